@@ -1,0 +1,1 @@
+"""bge-serve: BGE embedders and rerankers on Ray Serve, composed into one search service."""

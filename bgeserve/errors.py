@@ -1,0 +1,140 @@
+"""Every error that bge-serve raises on purpose, one tree:
+
+    BgeServeError
+    ├── RequestError (the caller's to mend: 4xx)
+    │   ├── InvalidRequest             400  a field is wrong: names the field, the limit and what was sent
+    │   ├── Unauthorized               401
+    │   ├── NotFound                   404  an unknown document or collection
+    │   │   └── UnknownModel           404
+    │   ├── WrongRole                  400  an embedder asked to rerank, or the reverse
+    │   ├── FingerprintMismatch        409  vectors of one model offered to an index of another
+    │   ├── StaleWrite                 409  a write whose sequence number the owner no longer knows: begin it again
+    │   ├── TooLarge                   413
+    │   └── Overloaded                 429  carries retry_after_s
+    │       └── ReplicaFull                 one replica's queue is full; another may have room
+    ├── ServiceError (ours: 5xx)
+    │   ├── Unavailable                503  carries retry_after_s: a replica or a store is not there yet
+    │   ├── StorageFull                507
+    │   ├── DeadlineExceeded           504
+    │   └── ComputeError               500  the model failed on this input alone
+    └── StartupError (refused before serving)
+        ├── SettingsError                   the configuration
+        ├── CheckpointError                 a model's folder: names the file
+        └── StoreError                      a store's folder
+
+They pickle through Ray unchanged: an exception's fields are its constructor's arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class BgeServeError(Exception):
+    """Root of the tree; `code` is stable and for programs, the message is for people."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, field: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.field, self.retry_after_s)
+
+
+def _rebuild(kind: type[BgeServeError], message: str, field: str | None, retry_after_s: float | None) -> BgeServeError:
+    return kind(message, field=field, retry_after_s=retry_after_s)
+
+
+class RequestError(BgeServeError):
+    status = 400
+    code = "invalid_request"
+
+
+class InvalidRequest(RequestError):
+    pass
+
+
+class Unauthorized(RequestError):
+    status = 401
+    code = "unauthorized"
+
+
+class NotFound(RequestError):
+    status = 404
+    code = "not_found"
+
+
+class UnknownModel(NotFound):
+    code = "model_not_found"
+
+
+class WrongRole(RequestError):
+    code = "wrong_role"
+
+
+class FingerprintMismatch(RequestError):
+    status = 409
+    code = "fingerprint_mismatch"
+
+
+class StaleWrite(RequestError):
+    status = 409
+    code = "stale_write"
+
+
+class TooLarge(RequestError):
+    status = 413
+    code = "too_large"
+
+
+class Overloaded(RequestError):
+    status = 429
+    code = "overloaded"
+
+
+class ReplicaFull(Overloaded):
+    code = "replica_full"
+
+
+class ServiceError(BgeServeError):
+    pass
+
+
+class Unavailable(ServiceError):
+    status = 503
+    code = "unavailable"
+
+
+class DeadlineExceeded(ServiceError):
+    status = 504
+    code = "deadline_exceeded"
+
+
+class StorageFull(ServiceError):
+    status = 507
+    code = "storage_full"
+
+
+class ComputeError(ServiceError):
+    code = "compute_error"
+
+
+class StartupError(BgeServeError):
+    pass
+
+
+class SettingsError(StartupError):
+    code = "settings"
+
+
+class CheckpointError(StartupError):
+    code = "checkpoint"
+
+
+class StoreError(StartupError):
+    code = "store"

@@ -1,0 +1,245 @@
+"""What the pieces expect of each other. The pipeline and the API are written against these; replicas, handles and stores implement them.
+
+Async protocols may be a hop away (a deployment handle); `VectorStore` is synchronous and lives in its owner's process.
+`timeout_s` is what is left of the caller's deadline: clocks of two machines cannot be compared, durations can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bgeserve.filters import Filter
+from bgeserve.fusion import Fusion
+from bgeserve.types import (
+    Chunk,
+    CollectionInfo,
+    Document,
+    Embeddings,
+    Hit,
+    InputType,
+    Lane,
+    Leg,
+    Mode,
+    ModelInfo,
+    Output,
+    Query,
+    Scores,
+    SearchAnswer,
+    WriteResult,
+)
+
+
+class Embedder(Protocol):
+    async def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        outputs: Sequence[Output] = ("dense",),
+        input_type: InputType = "document",
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Embeddings:
+        """Vectors of each text, in order.
+
+        Raises InvalidRequest (an output that the model lacks; a text over the limit with truncate=False), ReplicaFull, DeadlineExceeded, ComputeError.
+        """
+        ...
+
+
+class Reranker(Protocol):
+    async def rerank(
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Scores:
+        """Score of each passage for the query, in the passages' order. Raises as `Embedder.encode`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WriteTicket:
+    """A write's place in the order in which the owner accepted it, given before anything is embedded."""
+
+    sequence: int
+    unchanged: frozenset[str]
+    """Document ids that are stored already with the same content hash under the same fingerprint."""
+
+
+class Retriever(Protocol):
+    """The owner of the collections. A collection comes into being with its first write."""
+
+    async def retrieve(
+        self,
+        collection: str,
+        queries: Sequence[Query],
+        *,
+        fingerprint: str | None,
+        legs: Sequence[Leg],
+        fusion: Fusion,
+        candidates: int,
+        limit: int,
+        filter: Filter | None = None,
+    ) -> list[list[Hit]]:
+        """Search each leg for `candidates`, fuse, and return the best `limit` hits of each query.
+
+        Raises NotFound (no such collection), FingerprintMismatch (query vectors of another model).
+        """
+        ...
+
+    async def begin_write(self, collection: str, fingerprint: str, content_hashes: Mapping[str, str]) -> WriteTicket:
+        """Accept a write of these document ids: of two writes to one id, the one that began later wins.
+
+        Raises FingerprintMismatch, StorageFull.
+        """
+        ...
+
+    async def finish_write(self, collection: str, ticket: WriteTicket, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+        """Store the changed chunks of an accepted write; durable on return.
+
+        Raises StaleWrite (the owner has restarted since, or the ticket is too old: begin again), FingerprintMismatch, StorageFull, InvalidRequest.
+        """
+        ...
+
+    async def delete(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int:
+        """Delete documents by id, or by filter; durable on return. Answers how many there were. Raises NotFound (no such collection)."""
+        ...
+
+    async def get(self, collection: str, ids: Sequence[str]) -> list[Chunk]:
+        """The stored chunks of these documents; ids that are not there are left out. Raises NotFound (no such collection)."""
+        ...
+
+    async def scroll(self, collection: str, *, limit: int, after: str | None = None) -> tuple[list[Chunk], str | None]:
+        """A page of stored chunks in a stable order, and the cursor of the next page (None: that was the last)."""
+        ...
+
+    async def describe(self, collection: str) -> CollectionInfo:
+        """Raises NotFound."""
+        ...
+
+    async def collections(self) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredId:
+    """A store's answer to one leg: the chunk's key in the store and that leg's own score, higher is better."""
+
+    key: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSchema:
+    """What a collection is made of, fixed by its first write."""
+
+    fingerprint: str
+    dimensions: int | None
+    has_sparse: bool
+    language: str | None
+
+
+class VectorStore(Protocol):
+    """Collections of chunks with their vectors. Synchronous, one caller at a time; `flush` makes what was written survive a power cut.
+
+    Every write is validated whole before the engine sees any of it.
+    """
+
+    def collections(self) -> list[str]: ...
+    def schema(self, collection: str) -> CollectionSchema | None:
+        """None when there is no such collection."""
+        ...
+
+    def create(self, collection: str, schema: CollectionSchema) -> None: ...
+    def drop(self, collection: str) -> None: ...
+    def upsert(self, collection: str, chunks: Sequence[Chunk], embeddings: Embeddings) -> None: ...
+    def delete(self, collection: str, document_ids: Sequence[str]) -> int: ...
+    def delete_where(self, collection: str, filter: Filter) -> int: ...
+    def get(self, collection: str, document_ids: Sequence[str]) -> list[Chunk]: ...
+    def content_hashes(self, collection: str, document_ids: Sequence[str]) -> dict[str, str]: ...
+    def scroll(self, collection: str, limit: int, after: str | None) -> tuple[list[Chunk], str | None]: ...
+    def search(self, collection: str, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
+        """Best first; equal scores in a stable order."""
+        ...
+
+    def fetch(self, collection: str, keys: Sequence[str]) -> list[Chunk]:
+        """The chunks behind `ScoredId.key`s, in that order."""
+        ...
+
+    def count(self, collection: str) -> int: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """One search. None means: as the service's settings say."""
+
+    queries: Sequence[str]
+    collection: str = "default"
+    mode: Mode = "hybrid"
+    top_k: int = 10
+    offset: int = 0
+    candidates: int | None = None
+    rerank: bool | str | None = None
+    """True: the settings' reranker (or the only one); a name: that one; False: none; None: as the settings say."""
+    rerank_top: int | None = None
+    min_score: float | None = None
+    filter: Filter | None = None
+    truncate: bool = True
+    lane: Lane = "interactive"
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether every deployment is healthy, or deliberately at zero replicas; `waiting_for` names those that are not."""
+
+    ready: bool
+    waiting_for: Sequence[str] = ()
+
+
+class Backend(Protocol):
+    """Everything that the HTTP API offers, whatever runs it: handles to deployments, or models in this very process.
+
+    `model=None` means the service's only model of that role. Raises UnknownModel, WrongRole beside what the pieces raise.
+    """
+
+    async def encode(
+        self,
+        model: str | None,
+        texts: Sequence[str],
+        *,
+        outputs: Sequence[Output] = ("dense",),
+        input_type: InputType = "document",
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Embeddings: ...
+
+    async def rerank(
+        self,
+        model: str | None,
+        query: str,
+        passages: Sequence[str],
+        *,
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Scores: ...
+
+    async def search(self, request: SearchRequest) -> SearchAnswer: ...
+    async def put_documents(
+        self, collection: str, documents: Sequence[Document], *, truncate: bool = True, lane: Lane = "bulk", timeout_s: float | None = None
+    ) -> WriteResult: ...
+    async def get_documents(self, collection: str, ids: Sequence[str]) -> list[Document]: ...
+    async def scroll_documents(self, collection: str, *, limit: int, after: str | None) -> tuple[list[Document], str | None]: ...
+    async def delete_documents(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int: ...
+    async def describe_collection(self, collection: str) -> CollectionInfo: ...
+    async def models(self) -> list[ModelInfo]: ...
+    async def readiness(self) -> Readiness: ...

@@ -1,0 +1,194 @@
+"""The arguments of the graphs, as they stand under `args:` in a Serve config: one typed object each, unknown keys refused by name.
+
+Numbers carry their unit in their name. A field that is None is decided at start from the machine or the checkpoint, as its description says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from bgeserve.types import Leg
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+CPU_MAX_BATCH_TOKENS = 700
+"""Where throughput levels off on CPU; more only makes a batch slower and short queries wait longer (measured, benchmarks/)."""
+CUDA_MAX_BATCH_TOKENS = 16_384
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Replicas(Strict):
+    """How many replicas a deployment has; min = 0 lets it go away when idle, min = max switches autoscaling off."""
+
+    min: Annotated[int, Field(ge=0)] = 1
+    max: PositiveInt = 1
+    target_ongoing_requests: PositiveFloat = 8
+    """Calls in progress per replica that autoscaling aims at."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Replicas:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min} and max is {self.max}: min must not be above max")
+        return self
+
+
+class ModelSettings(Strict):
+    """What embedders and rerankers share."""
+
+    model: str
+    """A hub name (BAAI/bge-m3), a folder, or `package:NAME` for a model that a Python package carries."""
+    revision: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda when `gpus` is above 0, else cpu. `cuda` without CUDA is refused at start."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: bfloat16 on GPUs and on CPUs that compute it in hardware, float32 elsewhere. Heads and scores are always float32."""
+    cpus: PositiveFloat = 1
+    gpus: Annotated[float, Field(ge=0)] = 0
+    replicas: Replicas = Replicas()
+    max_tokens: PositiveInt | None = None
+    """Tokens per text (a reranker: per pair). None: the model's own limit."""
+    max_batch_tokens: PositiveInt | None = None
+    """Tokens per forward. None: 700 on CPU, 16,384 on CUDA."""
+    workers: Annotated[int, Field(ge=1, le=4)] | None = None
+    """Batches computed at a time. None: on CPU one one-thread worker per core of `cpus` (at most 4), on CUDA 2, so that one prepares while one runs."""
+    max_queue_s: PositiveFloat = 2
+    """Seconds of queued work (at the measured speed) that one replica accepts."""
+    bulk_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the computed tokens that bulk work gets at least, while interactive work is waiting too."""
+
+    @property
+    def resolved_device(self) -> Literal["cpu", "cuda"]:
+        if self.device == "auto":
+            return "cuda" if self.gpus > 0 else "cpu"
+        return self.device
+
+    @property
+    def resolved_max_batch_tokens(self) -> int:
+        default = CUDA_MAX_BATCH_TOKENS if self.resolved_device == "cuda" else CPU_MAX_BATCH_TOKENS
+        return self.max_batch_tokens or default
+
+    @property
+    def resolved_workers(self) -> int:
+        if self.workers is not None:
+            return self.workers
+        return 2 if self.resolved_device == "cuda" else max(1, min(4, int(self.cpus)))
+
+    @model_validator(mode="after")
+    def _device_fits_gpus(self) -> ModelSettings:
+        if self.device == "cpu" and self.gpus > 0:
+            raise ValueError(f"device is cpu but gpus is {self.gpus}: set device to cuda, or gpus to 0")
+        if self.device == "cuda" and self.gpus == 0:
+            raise ValueError("device is cuda but gpus is 0: state the share of a GPU that each replica gets, such as gpus: 0.5")
+        return self
+
+
+class EmbedderSettings(ModelSettings):
+    query_instruction: str | None = None
+    """Put before every query. None: the catalogue row's; an empty string: none."""
+
+
+class RerankerSettings(ModelSettings):
+    scoring: Literal["cross_encoder", "late_interaction"] = "cross_encoder"
+    """late_interaction scores with an embedder's token vectors (MaxSim), for when no cross-encoder is at hand."""
+
+
+class QdrantEdgeSettings(Strict):
+    """Qdrant inside the Retriever's own process, in a folder that one replica owns."""
+
+    kind: Literal["qdrant_edge"] = "qdrant_edge"
+    path: Path
+    create: bool = False
+    """Whether a missing folder is made. Off, a replica on the wrong node refuses to start instead of serving an empty index."""
+    language: str | None = "english"
+    """Of the full-text leg: decides stemming and stop words. None: neither, words are split by script."""
+    commit_interval_ms: Annotated[float, Field(gt=0, le=1000)] = 20
+    """Writes of one interval share one sync to disk; a write is acknowledged after its sync."""
+    min_free_bytes: PositiveInt = 256 * 2**20
+    """Writes are refused while the disk has less than this left: the engine does not survive a full disk."""
+    cpus: PositiveFloat = 0.5
+    node_resource: str | None = None
+    """A custom Ray resource that only the node with this folder has, so that the owner always comes back to its data."""
+
+
+class FusionSettings(Strict):
+    method: Literal["rrf", "weighted"] = "rrf"
+    weights: dict[Leg, PositiveFloat] = Field(default_factory=dict)
+    """Per leg, 1 where not stated."""
+    rrf_k: PositiveInt = 60
+
+
+class SearchSettings(Strict):
+    """Defaults of a search; a request can choose other values within the limits."""
+
+    embedder: Name | None = None
+    """Which of the embedders makes the index. None: the only one."""
+    legs: Annotated[tuple[Leg, ...], Field(min_length=1)] = ("dense", "full_text")
+    """What `mode: hybrid` searches. `sparse` needs a model with lexical weights (bge-m3)."""
+    fusion: FusionSettings = FusionSettings()
+    candidates: Annotated[int, Field(ge=1, le=1000)] = 100
+    """Found per leg before fusion."""
+    reranker: Name | None = None
+    """Reranks unless the request says otherwise. None: no reranking unless the request names a reranker."""
+    rerank_top: Annotated[int, Field(ge=1, le=1000)] = 50
+    """How many of the fused hits are reranked."""
+    rerank_weight: Annotated[float, Field(gt=0, le=1)] = 1
+    """1: reranked hits are ordered by the reranker alone. Below: its score is blended with the fused one."""
+
+
+class IngressSettings(Strict):
+    cpus: PositiveFloat = 0.5
+    replicas: Replicas = Replicas(target_ongoing_requests=64)
+    timeout_s: PositiveFloat = 30
+    """After which a request is answered with 504 unless it states its own `x-timeout-ms`."""
+    max_body_bytes: PositiveInt = 16 * 2**20
+    max_texts: PositiveInt = 2048
+    """Texts, passages or documents per request."""
+    max_top_k: PositiveInt = 1000
+
+
+class EmbedSettings(Strict):
+    """Arguments of `graphs.embed:build`."""
+
+    embedders: Annotated[dict[Name, EmbedderSettings], Field(min_length=1)]
+    ingress: IngressSettings = IngressSettings()
+
+
+class RerankSettings(Strict):
+    """Arguments of `graphs.rerank:build`."""
+
+    rerankers: Annotated[dict[Name, RerankerSettings], Field(min_length=1)]
+    ingress: IngressSettings = IngressSettings()
+
+
+class SearchGraphSettings(Strict):
+    """Arguments of `graphs.search:build`."""
+
+    embedders: Annotated[dict[Name, EmbedderSettings], Field(min_length=1)]
+    rerankers: dict[Name, RerankerSettings] = Field(default_factory=dict)
+    store: QdrantEdgeSettings
+    search: SearchSettings = SearchSettings()
+    ingress: IngressSettings = IngressSettings()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> SearchGraphSettings:
+        search = self.search
+        if search.embedder is None and len(self.embedders) > 1:
+            raise ValueError(f"search.embedder must say which of {sorted(self.embedders)} makes the index")
+        if search.embedder is not None and search.embedder not in self.embedders:
+            raise ValueError(f"search.embedder is {search.embedder!r}, which is not one of embedders: {sorted(self.embedders)}")
+        if search.reranker is not None and search.reranker not in self.rerankers:
+            raise ValueError(f"search.reranker is {search.reranker!r}, which is not one of rerankers: {sorted(self.rerankers)}")
+        if both := set(self.embedders) & set(self.rerankers):
+            raise ValueError(f"{sorted(both)} name both an embedder and a reranker: a request chooses by name, so names must differ")
+        return self
+
+    @property
+    def index_embedder(self) -> str:
+        return self.search.embedder or next(iter(self.embedders))

@@ -1,0 +1,165 @@
+"""What travels between the pieces: texts in, vectors, hits and scores out.
+
+Knows only the standard library and numpy, so that the client, a store and a GPU replica can all import it. These types
+cross deployment handles: fields are only ever added, with a default, so that two versions of the service can talk to each other during a rollout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+Uint32Array = NDArray[np.uint32]
+
+Lane = Literal["interactive", "bulk"]
+"""Who waits for the answer: a person (interactive) or a job (bulk)."""
+Output = Literal["dense", "sparse", "multi_vector"]
+InputType = Literal["query", "document"]
+Leg = Literal["dense", "sparse", "full_text"]
+Mode = Literal["dense", "sparse", "full_text", "hybrid"]
+
+MetadataValue = str | int | float | bool
+Metadata = Mapping[str, MetadataValue | Sequence[MetadataValue]]
+
+OUTPUTS: tuple[Output, ...] = ("dense", "sparse", "multi_vector")
+LEGS: tuple[Leg, ...] = ("dense", "sparse", "full_text")
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """Lexical weights: `indices` are vocabulary ids (uint32 [n], unique, ascending), `values` their weights (float32 [n], > 0)."""
+
+    indices: Uint32Array
+    values: Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The vectors of n texts, in the order in which the texts came; an output that was not asked for is None.
+
+    dense: float32 [n, dimensions], L2-normalised. multi_vector: one float32 [vectors, dimensions] per text, each row L2-normalised.
+    `fingerprint` says which model made them (see `fingerprint.py`): vectors of different fingerprints cannot be compared.
+    """
+
+    fingerprint: str
+    tokens: Sequence[int]
+    """Tokens computed per text, special tokens included, after truncation."""
+    truncated: Sequence[bool]
+    dense: Float32Array | None = None
+    sparse: Sequence[SparseVector] | None = None
+    multi_vector: Sequence[Float32Array] | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Raw scores of one query against n passages (float32 [n], in the passages' order); `normalized` maps them to [0, 1]."""
+
+    raw: Float32Array
+    normalized: Float32Array
+    tokens: Sequence[int]
+    truncated: Sequence[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a caller stores: its own id, the text that is embedded, and metadata that filters can name."""
+
+    id: str
+    text: str
+    metadata: Metadata = field(default_factory=dict[str, MetadataValue])
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The unit that is embedded and stored: characters [start, end) of a document; n = 0 covers a document that is kept whole."""
+
+    document_id: str
+    n: int
+    start: int
+    end: int
+    text: str
+    metadata: Metadata
+    content_hash: str
+    """Hash of the text and metadata: equal hashes under one fingerprint mean that nothing has to be embedded again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query, ready for the legs: each vector is needed only by the leg that is named after it."""
+
+    text: str
+    dense: Float32Array | None = None
+    sparse: SparseVector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One found chunk. `score` is what the list is ordered by; `scores` and `ranks` explain it.
+
+    scores: per leg its own score, then "fused" and, after reranking, "rerank" (in [0, 1]). ranks: per leg, counted from 1.
+    """
+
+    id: str
+    text: str
+    score: float
+    metadata: Metadata
+    scores: Mapping[str, float]
+    ranks: Mapping[str, int]
+    chunk: int = 0
+    start: int = 0
+    end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """One list of hits per query (best first), with the time that each stage took and the tokens that it cost."""
+
+    results: Sequence[Sequence[Hit]]
+    timings_ms: Mapping[str, float]
+    tokens: Mapping[str, int]
+    truncated: Mapping[str, bool]
+    """Per stage that has tokens: whether any of its texts was cut at the model's limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What became of n documents: each is stored durably when this is returned."""
+
+    upserted: int
+    unchanged: int
+    tokens: int
+    truncated: Sequence[str] = ()
+    """Ids of the documents whose text was cut at the model's limit before it was embedded (the stored text is whole)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """State of a collection: `fingerprint` is None until the first write decides it."""
+
+    name: str
+    count: int
+    fingerprint: str | None
+    state: Literal["ready", "indexing"]
+    legs: Sequence[Leg]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a deployed model is and takes."""
+
+    name: str
+    role: Literal["embedder", "reranker"]
+    model: str
+    max_tokens: int
+    outputs: Sequence[Output] = ()
+    dimensions: int | None = None
+    fingerprint: str | None = None
+    replicas: int = 0
