@@ -1,6 +1,7 @@
 """One ranked list from several legs. Fusing here, not in the store, gives the same result on every engine and keeps each leg's score.
 
-RRF: Cormack, Clarke, Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods" (SIGIR 2009), ranks from 1.
+RRF: Cormack, Clarke, Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods" (SIGIR 2009);
+ranks count from 1.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Fused:
 def fuse(legs: Mapping[Leg, Sequence[tuple[str, float]]], fusion: Fusion) -> list[Fused]:
     """Fuse each leg's (key, score) list (best first) into one, best first; ties go to the smaller key, so equal input gives equal order.
 
-    rrf: sum over legs of weight / (rrf_k + rank). weighted: sum over legs of weight x the leg's score scaled to [0, 1] within its list, over the
-    sum of the weights; a chunk that a leg did not find gets 0 from it.
+    rrf: sum over legs of weight / (rrf_k + rank). weighted: sum over legs of weight x the leg's score scaled to [0, 1] within its list,
+    over the sum of the weights; a chunk that a leg did not find gets 0 from it.
     """
     ranks: dict[str, dict[Leg, int]] = {}
     scores: dict[str, dict[Leg, float]] = {}

@@ -5,7 +5,7 @@ Knows names and numbers, not where they go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Literal, Protocol
@@ -34,7 +34,7 @@ class Observer:
         self._send("histogram", name, value, tags)
 
     @contextmanager
-    def duration(self, name: str, **tags: str) -> Iterator[None]:
+    def duration(self, name: str, **tags: str) -> Generator[None]:
         started = perf_counter()
         try:
             yield

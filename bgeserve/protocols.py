@@ -44,7 +44,8 @@ class Embedder(Protocol):
     ) -> Embeddings:
         """Vectors of each text, in order.
 
-        Raises InvalidRequest (an output that the model lacks; a text over the limit with truncate=False), ReplicaFull, DeadlineExceeded, ComputeError.
+        Raises InvalidRequest (an output that the model lacks; a text over the limit with truncate=False), ReplicaFull, DeadlineExceeded,
+        ComputeError.
         """
         ...
 
@@ -103,7 +104,8 @@ class Retriever(Protocol):
     async def finish_write(self, collection: str, ticket: WriteTicket, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
         """Store the changed chunks of an accepted write; durable on return.
 
-        Raises StaleWrite (the owner has restarted since, or the ticket is too old: begin again), FingerprintMismatch, StorageFull, InvalidRequest.
+        Raises StaleWrite (the owner has restarted since, or the ticket is too old: begin again), FingerprintMismatch, StorageFull,
+        InvalidRequest.
         """
         ...
 

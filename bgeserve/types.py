@@ -1,7 +1,7 @@
 """What travels between the pieces: texts in, vectors, hits and scores out.
 
 Knows only the standard library and numpy, so that the client, a store and a GPU replica can all import it. These types
-cross deployment handles: fields are only ever added, with a default, so that two versions of the service can talk to each other during a rollout.
+cross deployment handles: fields are only ever added, with a default, so that two versions of the service can talk during a rollout.
 """
 
 from __future__ import annotations
