@@ -1,0 +1,159 @@
+"""The rules of the queue, as properties over random schedules."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from bgeserve.batching import BatchQueue, Item
+from bgeserve.types import Lane
+
+BUDGET = 100
+LANES: tuple[Lane, ...] = ("interactive", "bulk")
+lanes = st.sampled_from(LANES)
+costs = st.integers(1, 250)
+
+
+def queue_of(*items: Item[str], bulk_share: float = 0.2) -> BatchQueue[str]:
+    queue: BatchQueue[str] = BatchQueue(max_batch_tokens=BUDGET, bulk_share=bulk_share)
+    for item in items:
+        queue.offer(item)
+    return queue
+
+
+def test_a_batch_takes_what_fits_in_order_of_arrival_and_ends_before_the_first_that_does_not() -> None:
+    items = [Item("a", 40), Item("b", 50), Item("long", 60), Item("c", 10)]
+    queue = queue_of(*items)
+    assert queue.next_batch() == items[:2]  # c would fit, but would overtake the long one
+    assert queue.next_batch() == items[2:]
+    assert queue.next_batch() == []
+
+
+def test_an_item_above_the_budget_runs_alone() -> None:
+    small, huge, last = Item("small", 10), Item("huge", 5 * BUDGET), Item("last", 10)
+    queue = queue_of(small, huge, last)
+    assert [queue.next_batch() for _ in range(3)] == [[small], [huge], [last]]
+
+
+def test_interactive_goes_first_and_never_shares_a_batch_with_bulk() -> None:
+    bulk, query = Item("bulk", 10, "bulk"), Item("query", 10)
+    queue = queue_of(bulk, query)
+    assert queue.next_batch() == [query]
+    assert queue.next_batch() == [bulk]
+
+
+@given(share=st.floats(0.05, 0.5), cost=st.integers(1, BUDGET))
+@settings(deadline=None)
+def test_bulk_gets_its_share_while_interactive_never_runs_dry(share: float, cost: int) -> None:
+    queue = queue_of(bulk_share=share)
+    served = dict.fromkeys(LANES, 0)
+    for _ in range(600):
+        while queue.lane_tokens("interactive") < BUDGET or queue.lane_tokens("bulk") < BUDGET:
+            for lane in LANES:
+                queue.offer(Item("x", cost, lane))
+        batch = queue.next_batch()
+        served[batch[0].lane] += sum(item.cost for item in batch)
+    # Bulk runs whole batches once they are owed, so it lags its share by at most one of them each time.
+    owed = share * sum(served.values())
+    assert owed - 2 * BUDGET / (1 - share) <= served["bulk"] <= owed + 2 * BUDGET
+
+
+def test_an_idle_lane_saves_up_no_claim() -> None:
+    queue = queue_of(bulk_share=0.5)
+    for _ in range(50):
+        queue.offer(Item("query", BUDGET))
+        queue.next_batch()
+    bulk, query = Item("bulk", 10, "bulk"), Item("query", 10)
+    queue.offer(bulk)
+    queue.offer(query)
+    assert queue.next_batch() == [query]
+
+
+def test_expired_and_cancelled_items_are_never_in_a_batch() -> None:
+    late, gone, kept = Item("late", 10, deadline=5.0), Item("gone", 10), Item("kept", 10, deadline=7.0)
+    queue = queue_of(late, gone, kept)
+    assert queue.cancel(gone)
+    assert not queue.cancel(gone)
+    assert queue.expire(4.9) == []
+    assert queue.expire(5.0) == [late]
+    assert queue.next_batch() == [kept]
+    assert queue.queued_tokens == 0
+
+
+def test_what_cannot_be_queued_is_refused() -> None:
+    item = Item("x", 1)
+    queue = queue_of(item)
+    with pytest.raises(ValueError, match="already"):
+        queue.offer(item)
+    with pytest.raises(ValueError, match="at least one token, not 0"):
+        queue.offer(Item("free", 0))
+
+
+class AnySchedule(RuleBasedStateMachine):
+    """Whatever happens in whatever order: nothing lost, nothing twice, order kept, budget kept, the counts right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: BatchQueue[int] = BatchQueue(max_batch_tokens=BUDGET, bulk_share=0.2)
+        self.waiting: dict[Lane, list[Item[int]]] = {"interactive": [], "bulk": []}
+        self.now = 0.0
+        self.bulk_passed_over_tokens = 0
+
+    @rule(lane=lanes, cost=costs, wait=st.one_of(st.just(inf), st.floats(0, 20)))
+    def offer(self, lane: Lane, cost: int, wait: float) -> None:
+        item = Item(0, cost, lane, self.now + wait)
+        self.queue.offer(item)
+        self.waiting[lane].append(item)
+
+    @precondition(lambda self: any(self.waiting.values()))
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        item = data.draw(st.sampled_from([item for lane in LANES for item in self.waiting[lane]]))
+        assert self.queue.cancel(item)
+        assert not self.queue.cancel(item)
+        self.waiting[item.lane].remove(item)
+
+    @rule(passed=st.floats(0, 10))
+    def expire(self, passed: float) -> None:
+        self.now += passed
+        expected = {id(item) for lane in LANES for item in self.waiting[lane] if item.deadline <= self.now}
+        assert {id(item) for item in self.queue.expire(self.now)} == expected
+        for lane in LANES:
+            self.waiting[lane] = [item for item in self.waiting[lane] if item.deadline > self.now]
+
+    @rule()
+    def next_batch(self) -> None:
+        both = all(self.waiting.values())
+        batch = self.queue.next_batch()
+        assert bool(batch) == any(self.waiting.values())
+        if not batch:
+            return
+        lane = batch[0].lane
+        tokens = sum(item.cost for item in batch)
+        assert batch == self.waiting[lane][: len(batch)]
+        assert tokens <= BUDGET or len(batch) == 1
+        rest = self.waiting[lane][len(batch) :]
+        assert not rest or tokens + rest[0].cost > BUDGET
+        self.waiting[lane] = rest
+        self.bulk_passed_over_tokens = self.bulk_passed_over_tokens + tokens if both and lane == "interactive" else 0
+        # A share of 0.2 owes bulk a batch after four budgets of interactive tokens, plus what an item above the budget overshoots.
+        assert self.bulk_passed_over_tokens <= 4 * BUDGET + 2 * max(250, BUDGET) + 4 * 250
+
+    @rule()
+    def drain(self) -> None:
+        assert sorted(map(id, self.queue.drain())) == sorted(id(item) for lane in LANES for item in self.waiting[lane])
+        self.waiting = {"interactive": [], "bulk": []}
+
+    @invariant()
+    def counts_agree(self) -> None:
+        assert len(self.queue) == sum(map(len, self.waiting.values()))
+        for lane in LANES:
+            assert self.queue.lane_tokens(lane) == sum(item.cost for item in self.waiting[lane])
+
+
+TestAnySchedule = AnySchedule.TestCase
+TestAnySchedule.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
