@@ -1,0 +1,34 @@
+"""`bge-serve COMMAND ...`: one module per command, each adding its own parser; this one only finds the command and maps errors to exit codes.
+
+A command module has `add_parser(subparsers)`, which calls `subparsers.add_parser(...)` and ends with `parser.set_defaults(run=run)`;
+`run(args) -> int` answers the exit code. Importing a command module costs nothing beyond the base install (stdlib, numpy, httpx, rich):
+what needs more (ray, pydantic) is imported inside `run`.
+
+Exit codes: 0 done, 1 the service or the machine said no, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from bgeserve.errors import BgeServeError
+
+COMMANDS: tuple[ModuleType, ...] = ()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bge-serve", description="Embed, retrieve and rerank with BGE models, as one service.")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except BgeServeError as error:
+        print(f"bge-serve: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
