@@ -48,7 +48,8 @@ class _Part(Generic[P, R]):
 class Executor(Generic[P, R]):
     """`workers` threads that compute batches; `worker_init` runs once in each of them.
 
-    A batch that fails is halved and tried again, down to single items, so out-of-memory costs speed and a poison item fails alone (ComputeError).
+    A batch that fails is halved and tried again, down to single items, so out-of-memory costs speed, and a poison item
+    fails alone (ComputeError).
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Executor(Generic[P, R]):
         if ahead and self._rate.seconds_for(ahead + tokens) > self._max_queue_s:
             self._observe.count("rejected_total")
             raise ReplicaFull(
-                f"this replica has {ahead} tokens ahead ({backlog_s:.1f} s) and accepts {self._max_queue_s} s of work; {tokens} more were sent",
+                f"{ahead} tokens are ahead on this replica ({backlog_s:.1f} s), it accepts {self._max_queue_s} s; {tokens} more were sent",
                 retry_after_s=backlog_s,
             )
 

@@ -32,6 +32,8 @@ from bgeserve.types import (
 
 
 class Embedder(Protocol):
+    async def info(self) -> ModelInfo: ...
+
     async def encode(
         self,
         texts: Sequence[str],
@@ -51,6 +53,8 @@ class Embedder(Protocol):
 
 
 class Reranker(Protocol):
+    async def info(self) -> ModelInfo: ...
+
     async def rerank(
         self,
         query: str,
@@ -107,6 +111,10 @@ class Retriever(Protocol):
         Raises StaleWrite (the owner has restarted since, or the ticket is too old: begin again), FingerprintMismatch, StorageFull,
         InvalidRequest.
         """
+        ...
+
+    async def abandon_write(self, collection: str, ticket: WriteTicket) -> None:
+        """End an accepted write that will not be finished (its texts could not be embedded): nothing of it is stored."""
         ...
 
     async def delete(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int:

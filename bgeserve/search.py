@@ -1,0 +1,173 @@
+"""Search, top to bottom: embed -> retrieve -> rerank.
+
+Knows the order of the stages and what each hands to the next. Does not know where a stage runs: each may be a hop away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+from bgeserve.deadline import Deadline
+from bgeserve.errors import FingerprintMismatch, InvalidRequest
+from bgeserve.fusion import Fusion
+from bgeserve.protocols import Embedder, Reranker, Retriever, SearchRequest
+from bgeserve.settings import SearchSettings
+from bgeserve.types import Embeddings, Hit, Leg, Output, Query, Scores, SearchAnswer
+
+
+class SearchPipeline:
+    def __init__(self, embedder: Embedder, retriever: Retriever, rerankers: Mapping[str, Reranker], settings: SearchSettings) -> None:
+        self._embedder = embedder
+        self._retriever = retriever
+        self._rerankers = rerankers
+        self._settings = settings
+        self._fusion = Fusion(settings.fusion.method, settings.fusion.weights, settings.fusion.rrf_k)
+
+    async def search(self, request: SearchRequest) -> SearchAnswer:
+        """The best chunks for each query, with what every stage thought of them.
+
+        Raises InvalidRequest, NotFound, UnknownModel, FingerprintMismatch, Overloaded, DeadlineExceeded.
+        """
+        plan = self._plan(request)
+        journal = _Journal()
+        try:
+            found = await self._embed_and_retrieve(request, plan, journal)
+        except FingerprintMismatch:
+            # In a rollout the query may have met a replica of the other version; a second mismatch is the index's.
+            found = await self._embed_and_retrieve(request, plan, journal)
+        if plan.reranker is not None:
+            found = await self._rerank(request, plan.reranker, plan, found, journal)
+        results = [_cut(hits, request) for hits in found]
+        return SearchAnswer(results, journal.timings_ms, journal.tokens, journal.truncated)
+
+    async def _embed_and_retrieve(self, request: SearchRequest, plan: _Plan, journal: _Journal) -> list[list[Hit]]:
+        with journal.stage("embed"):
+            queries, fingerprint = await self._embed(request, plan, journal)
+        with journal.stage("retrieve"):
+            return await self._retriever.retrieve(
+                request.collection,
+                queries,
+                fingerprint=fingerprint,
+                legs=plan.legs,
+                fusion=self._fusion,
+                candidates=plan.candidates,
+                limit=plan.limit,
+                filter=request.filter,
+            )
+
+    async def _embed(self, request: SearchRequest, plan: _Plan, journal: _Journal) -> tuple[list[Query], str | None]:
+        if not plan.outputs:
+            return [Query(text) for text in request.queries], None
+        embeddings = await self._embedder.encode(
+            request.queries,
+            outputs=plan.outputs,
+            input_type="query",
+            truncate=request.truncate,
+            lane=request.lane,
+            timeout_s=plan.deadline.remaining_s(),
+        )
+        journal.count("embed", embeddings)
+        dense, sparse = embeddings.dense, embeddings.sparse
+        queries = [
+            Query(text, None if dense is None else dense[i], None if sparse is None else sparse[i])
+            for i, text in enumerate(request.queries)
+        ]
+        return queries, embeddings.fingerprint
+
+    async def _rerank(
+        self, request: SearchRequest, reranker: Reranker, plan: _Plan, found: Sequence[Sequence[Hit]], journal: _Journal
+    ) -> list[list[Hit]]:
+        async def scored(query: str, hits: Sequence[Hit]) -> list[Hit]:
+            if not hits:
+                return []
+            scores = await reranker.rerank(
+                query, [hit.text for hit in hits], truncate=request.truncate, lane=request.lane, timeout_s=plan.deadline.remaining_s()
+            )
+            journal.count("rerank", scores)
+            return blend(hits, [float(score) for score in scores.normalized], self._settings.rerank_weight)
+
+        with journal.stage("rerank"):
+            return await asyncio.gather(*(scored(query, hits) for query, hits in zip(request.queries, found, strict=True)))
+
+    def _plan(self, request: SearchRequest) -> _Plan:
+        settings = self._settings
+        legs: tuple[Leg, ...] = settings.legs if request.mode == "hybrid" else (request.mode,)
+        wanted = request.offset + request.top_k
+        reranker = self._reranker(request.rerank)
+        limit = wanted if reranker is None else max(wanted, request.rerank_top or settings.rerank_top)
+        return _Plan(
+            legs=legs,
+            outputs=tuple(leg for leg in legs if leg != "full_text"),
+            reranker=reranker,
+            limit=limit,
+            candidates=max(limit, request.candidates or settings.candidates),
+            deadline=Deadline(request.timeout_s),
+        )
+
+    def _reranker(self, asked: bool | str | None) -> Reranker | None:
+        name = self._settings.reranker if asked is None else asked
+        if name is None or name is False:
+            return None
+        if name is True:
+            name = self._settings.reranker or (next(iter(self._rerankers)) if len(self._rerankers) == 1 else None)
+        if name is None:
+            raise InvalidRequest(f"rerank is true, but must name one of {sorted(self._rerankers)}", field="rerank")
+        if name not in self._rerankers:
+            raise InvalidRequest(f"rerank is {name!r}; the rerankers of this service are {sorted(self._rerankers)}", field="rerank")
+        return self._rerankers[name]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A request with the service's defaults filled in."""
+
+    legs: tuple[Leg, ...]
+    outputs: tuple[Output, ...]
+    reranker: Reranker | None
+    limit: int
+    """Fused hits that leave retrieval: those to be returned, or to be reranked."""
+    candidates: int
+    deadline: Deadline
+
+
+@dataclass(slots=True)
+class _Journal:
+    """What each stage cost."""
+
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+    truncated: dict[str, bool] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Generator[None]:
+        started = perf_counter()
+        yield
+        self.timings_ms[name] = self.timings_ms.get(name, 0.0) + 1000 * (perf_counter() - started)
+
+    def count(self, name: str, made: Embeddings | Scores) -> None:
+        self.tokens[name] = self.tokens.get(name, 0) + sum(made.tokens)
+        self.truncated[name] = self.truncated.get(name, False) or any(made.truncated)
+
+
+def blend(hits: Sequence[Hit], rerank_scores: Sequence[float], rerank_weight: float) -> list[Hit]:
+    """Hits ordered by rerank_weight x rerank score + (1 - rerank_weight) x fused score, the latter scaled to [0, 1] within these hits."""
+    fused = [hit.score for hit in hits]
+    low, span = min(fused), max(fused) - min(fused)
+    blended = [
+        replace(
+            hit,
+            score=rerank_weight * score + (1 - rerank_weight) * ((hit.score - low) / span if span else 1.0),
+            scores={**hit.scores, "rerank": score},
+        )
+        for hit, score in zip(hits, rerank_scores, strict=True)
+    ]
+    return sorted(blended, key=lambda hit: (-hit.score, hit.id, hit.chunk))
+
+
+def _cut(hits: Sequence[Hit], request: SearchRequest) -> list[Hit]:
+    kept = hits if request.min_score is None else [hit for hit in hits if hit.score >= request.min_score]
+    return list(kept[request.offset : request.offset + request.top_k])

@@ -1,0 +1,135 @@
+"""The service behind the API: which model a request means, and which pipeline serves it.
+
+The same object serves inside the ingress (its pieces are deployment handles) and in one process (its pieces are engines): it cannot tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+from bgeserve.errors import InvalidRequest, NotFound, UnknownModel, WrongRole
+from bgeserve.filters import Filter
+from bgeserve.indexing import IndexPipeline, document_of
+from bgeserve.protocols import Embedder, Readiness, Reranker, Retriever, SearchRequest
+from bgeserve.search import SearchPipeline
+from bgeserve.settings import SearchSettings
+from bgeserve.types import (
+    CollectionInfo,
+    Document,
+    Embeddings,
+    InputType,
+    Lane,
+    ModelInfo,
+    Output,
+    Scores,
+    SearchAnswer,
+    WriteResult,
+)
+
+T = TypeVar("T")
+
+
+class SearchService:
+    """What a service with an index adds: the pipelines over one embedder and one owner of collections."""
+
+    def __init__(self, embedder: Embedder, retriever: Retriever, rerankers: Mapping[str, Reranker], settings: SearchSettings) -> None:
+        outputs: list[Output] = ["sparse", "dense"] if "sparse" in settings.legs else ["dense"]
+        self.retriever = retriever
+        self.search = SearchPipeline(embedder, retriever, rerankers, settings)
+        self.index = IndexPipeline(embedder, retriever, outputs)
+
+
+class Service:
+    """Implements `protocols.Backend`; `searching` is None where only embedders or rerankers are deployed."""
+
+    def __init__(
+        self,
+        embedders: Mapping[str, Embedder],
+        rerankers: Mapping[str, Reranker],
+        searching: SearchService | None,
+        readiness: Callable[[], Awaitable[Readiness]],
+    ) -> None:
+        self._embedders = embedders
+        self._rerankers = rerankers
+        self._searching = searching
+        self._readiness = readiness
+
+    async def encode(
+        self,
+        model: str | None,
+        texts: Sequence[str],
+        *,
+        outputs: Sequence[Output] = ("dense",),
+        input_type: InputType = "document",
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Embeddings:
+        embedder = _choose(model, self._embedders, self._rerankers, wanted="embedder", other="reranker")
+        return await embedder.encode(texts, outputs=outputs, input_type=input_type, truncate=truncate, lane=lane, timeout_s=timeout_s)
+
+    async def rerank(
+        self,
+        model: str | None,
+        query: str,
+        passages: Sequence[str],
+        *,
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Scores:
+        reranker = _choose(model, self._rerankers, self._embedders, wanted="reranker", other="embedder")
+        return await reranker.rerank(query, passages, truncate=truncate, lane=lane, timeout_s=timeout_s)
+
+    async def search(self, request: SearchRequest) -> SearchAnswer:
+        return await self._search_service().search.search(request)
+
+    async def put_documents(
+        self,
+        collection: str,
+        documents: Sequence[Document],
+        *,
+        truncate: bool = True,
+        lane: Lane = "bulk",
+        timeout_s: float | None = None,
+    ) -> WriteResult:
+        index = self._search_service().index
+        return await index.put(collection, documents, truncate=truncate, lane=lane, timeout_s=timeout_s)
+
+    async def get_documents(self, collection: str, ids: Sequence[str]) -> list[Document]:
+        return [document_of(chunk) for chunk in await self._search_service().retriever.get(collection, ids)]
+
+    async def scroll_documents(self, collection: str, *, limit: int, after: str | None) -> tuple[list[Document], str | None]:
+        chunks, following = await self._search_service().retriever.scroll(collection, limit=limit, after=after)
+        return [document_of(chunk) for chunk in chunks], following
+
+    async def delete_documents(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int:
+        return await self._search_service().retriever.delete(collection, ids, filter)
+
+    async def describe_collection(self, collection: str) -> CollectionInfo:
+        return await self._search_service().retriever.describe(collection)
+
+    async def models(self) -> list[ModelInfo]:
+        return await asyncio.gather(*(model.info() for model in (*self._embedders.values(), *self._rerankers.values())))
+
+    async def readiness(self) -> Readiness:
+        return await self._readiness()
+
+    def _search_service(self) -> SearchService:
+        if self._searching is None:
+            raise NotFound("this service has no collections: it serves models only (graphs.search serves both)")
+        return self._searching
+
+
+def _choose(name: str | None, models: Mapping[str, T], others: Mapping[str, object], *, wanted: str, other: str) -> T:
+    if name is None:
+        if len(models) == 1:
+            return next(iter(models.values()))
+        raise InvalidRequest(f"model must name one of the {wanted}s of this service: {sorted(models)}", field="model")
+    if name in models:
+        return models[name]
+    if name in others:
+        raise WrongRole(f"model {name!r} is a {other}; this request needs one of the {wanted}s: {sorted(models)}", field="model")
+    raise UnknownModel(f"model {name!r} is not served here; the {wanted}s are {sorted(models)}", field="model")
