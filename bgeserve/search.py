@@ -5,10 +5,10 @@ Knows the order of the stages and what each hands to the next. Does not know whe
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 
 from bgeserve.deadline import Deadline
@@ -16,7 +16,11 @@ from bgeserve.errors import FingerprintMismatch, InvalidRequest
 from bgeserve.fusion import Fusion
 from bgeserve.protocols import Embedder, Reranker, Retriever, SearchRequest
 from bgeserve.settings import SearchSettings
+from bgeserve.splitting import gather_bounded
 from bgeserve.types import Embeddings, Hit, Leg, Output, Query, Scores, SearchAnswer
+
+MAX_QUERIES_IN_FLIGHT = 8
+"""Queries of one request that are reranked at a time."""
 
 
 class SearchPipeline:
@@ -91,7 +95,8 @@ class SearchPipeline:
             return blend(hits, [float(score) for score in scores.normalized], self._settings.rerank_weight)
 
         with journal.stage("rerank"):
-            return await asyncio.gather(*(scored(query, hits) for query, hits in zip(request.queries, found, strict=True)))
+            calls = [partial(scored, query, hits) for query, hits in zip(request.queries, found, strict=True)]
+            return await gather_bounded(calls, MAX_QUERIES_IN_FLIGHT)
 
     def _plan(self, request: SearchRequest) -> _Plan:
         settings = self._settings
