@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import zip_longest
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from bgeserve.types import Embeddings, Scores, SparseVector
 def test_slices_cover_the_texts_in_order_and_stay_within_the_limit(texts: list[str], max_bytes: int) -> None:
     slices = split_by_bytes(texts, max_bytes)
     assert [text for part in slices for text in texts[part]] == texts
-    for part, following in zip(slices, [*slices[1:], None], strict=True):
+    for part, following in zip_longest(slices, slices[1:]):
         size = sum(len(text) for text in texts[part])
         assert size <= max_bytes or len(texts[part]) == 1
         if following is not None:
