@@ -43,6 +43,9 @@ class IndexPipeline:
         fingerprint = (await self._embedder.info()).fingerprint or ""
         ticket = await self._retriever.begin_write(collection, fingerprint, {chunk.document_id: chunk.content_hash for chunk in chunks})
         changed = [chunk for chunk in chunks if chunk.document_id not in ticket.unchanged]
+        if not changed:
+            await self._retriever.abandon_write(collection, ticket)
+            return WriteResult(upserted=0, unchanged=len(ticket.unchanged), tokens=0)
         try:
             embeddings = await self._embedder.encode(
                 [chunk.text for chunk in changed],
