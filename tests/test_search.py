@@ -1,0 +1,204 @@
+"""The flow of a search: which stage gets what, and what the answer says. Stages are scripted; their real selves have tests of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bgeserve.errors import DeadlineExceeded, FingerprintMismatch, InvalidRequest
+from bgeserve.filters import Equals
+from bgeserve.protocols import Reranker, SearchRequest
+from bgeserve.search import SearchPipeline, blend
+from bgeserve.settings import FusionSettings, SearchSettings
+from bgeserve.types import Embeddings, Hit, ModelInfo, Query, Scores, SparseVector
+
+
+@dataclass
+class ScriptedEmbedder:
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    fingerprint: str = "model-1"
+
+    async def info(self) -> ModelInfo:
+        return ModelInfo("e", "embedder", "m", 512, fingerprint=self.fingerprint)
+
+    async def encode(self, texts: Sequence[str], **options: Any) -> Embeddings:
+        self.calls.append({"texts": list(texts), **options})
+        n = len(texts)
+        sparse = [SparseVector(np.array([i], np.uint32), np.ones(1, np.float32)) for i in range(n)]
+        return Embeddings(
+            self.fingerprint,
+            tokens=[3] * n,
+            truncated=[text == "long" for text in texts],
+            dense=np.arange(n, dtype=np.float32)[:, None] if "dense" in options["outputs"] else None,
+            sparse=sparse if "sparse" in options["outputs"] else None,
+        )
+
+
+def hit(id: str, fused: float) -> Hit:
+    return Hit(id, f"text of {id}", fused, {}, {"dense": fused, "fused": fused}, {"dense": 1})
+
+
+@dataclass
+class ScriptedRetriever:
+    hits: list[Hit]
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    mismatches: int = 0
+
+    async def retrieve(self, collection: str, queries: Sequence[Query], **options: Any) -> list[list[Hit]]:
+        self.calls.append({"collection": collection, "queries": queries, **options})
+        if self.mismatches:
+            self.mismatches -= 1
+            raise FingerprintMismatch("another model")
+        return [self.hits[: options["limit"]] for _ in queries]
+
+
+@dataclass
+class ScriptedReranker:
+    scores: dict[str, float]
+    calls: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    async def info(self) -> ModelInfo:
+        return ModelInfo("r", "reranker", "m", 512)
+
+    async def rerank(self, query: str, passages: Sequence[str], **options: Any) -> Scores:
+        self.calls.append((query, list(passages)))
+        normalized = np.array([self.scores[passage.removeprefix("text of ")] for passage in passages], np.float32)
+        return Scores(normalized, normalized, tokens=[10] * len(passages), truncated=[False] * len(passages))
+
+
+HITS = [hit("a", 0.9), hit("b", 0.5), hit("c", 0.1)]
+RERANKED = {"a": 0.2, "b": 0.9, "c": 0.6}
+
+
+def pipeline(
+    embedder: ScriptedEmbedder, retriever: ScriptedRetriever, rerankers: dict[str, Reranker] | None = None, **settings: Any
+) -> SearchPipeline:
+    return SearchPipeline(embedder, retriever, rerankers or {}, SearchSettings(**settings))  # type: ignore[arg-type]
+
+
+async def test_hybrid_embeds_the_query_and_fuses_the_settings_legs() -> None:
+    embedder, retriever = ScriptedEmbedder(), ScriptedRetriever(HITS)
+    settings = {"legs": ("dense", "full_text"), "candidates": 40, "fusion": FusionSettings(method="weighted", weights={"dense": 2})}
+    answer = await pipeline(embedder, retriever, **settings).search(
+        SearchRequest(["q"], collection="docs", filter=Equals("module", "gzip"), top_k=2)
+    )
+    assert [h.id for h in answer.results[0]] == ["a", "b"]
+    assert embedder.calls[0]["input_type"] == "query"
+    assert embedder.calls[0]["outputs"] == ("dense",)
+    call = retriever.calls[0]
+    assert (call["collection"], call["legs"], call["candidates"], call["limit"]) == ("docs", ("dense", "full_text"), 40, 2)
+    assert (call["fusion"].method, call["fusion"].weights, call["filter"]) == ("weighted", {"dense": 2}, Equals("module", "gzip"))
+    assert call["fingerprint"] == "model-1"
+    assert set(answer.timings_ms) == {"embed", "retrieve"}
+    assert answer.tokens == {"embed": 3}
+
+
+async def test_full_text_alone_needs_no_model() -> None:
+    embedder, retriever = ScriptedEmbedder(), ScriptedRetriever(HITS)
+    await pipeline(embedder, retriever).search(SearchRequest(["q"], mode="full_text"))
+    assert embedder.calls == []
+    assert retriever.calls[0]["fingerprint"] is None
+    assert retriever.calls[0]["queries"] == [Query("q")]
+
+
+async def test_sparse_mode_asks_for_lexical_weights_only() -> None:
+    embedder, retriever = ScriptedEmbedder(), ScriptedRetriever(HITS)
+    await pipeline(embedder, retriever).search(SearchRequest(["q"], mode="sparse"))
+    assert embedder.calls[0]["outputs"] == ("sparse",)
+    query = retriever.calls[0]["queries"][0]
+    assert query.dense is None
+    assert query.sparse is not None
+
+
+async def test_reranking_takes_the_fused_top_and_orders_it_anew() -> None:
+    embedder, retriever, reranker = ScriptedEmbedder(), ScriptedRetriever(HITS), ScriptedReranker(RERANKED)
+    search = pipeline(embedder, retriever, {"r": reranker}, reranker="r", rerank_top=3)
+    answer = await search.search(SearchRequest(["q"], top_k=2))
+    assert reranker.calls == [("q", ["text of a", "text of b", "text of c"])]
+    assert [(h.id, round(h.score, 3)) for h in answer.results[0]] == [("b", 0.9), ("c", 0.6)]
+    assert answer.results[0][0].scores == pytest.approx({"dense": 0.5, "fused": 0.5, "rerank": 0.9})
+    assert answer.tokens == {"embed": 3, "rerank": 30}
+    assert set(answer.timings_ms) == {"embed", "retrieve", "rerank"}
+
+
+@pytest.mark.parametrize(("asked", "reranked"), [(None, True), (True, True), ("r", True), (False, False)])
+async def test_a_request_chooses_whether_to_rerank(asked: bool | str | None, reranked: bool) -> None:
+    reranker = ScriptedReranker(RERANKED)
+    search = pipeline(ScriptedEmbedder(), ScriptedRetriever(HITS), {"r": reranker}, reranker="r")
+    await search.search(SearchRequest(["q"], rerank=asked))
+    assert bool(reranker.calls) == reranked
+
+
+async def test_an_impossible_reranker_is_named() -> None:
+    search = pipeline(ScriptedEmbedder(), ScriptedRetriever(HITS), {"r": ScriptedReranker({}), "s": ScriptedReranker({})})
+    with pytest.raises(InvalidRequest, match=r"'t'; the rerankers of this service are \['r', 's'\]"):
+        await search.search(SearchRequest(["q"], rerank="t"))
+    with pytest.raises(InvalidRequest, match="must name one of"):
+        await search.search(SearchRequest(["q"], rerank=True))
+
+
+async def test_a_page_beyond_rerank_top_is_reranked_too() -> None:
+    hits = [hit(f"{n:02}", 1 - n / 100) for n in range(40)]
+    reranker = ScriptedReranker({h.id: h.score for h in hits})
+    search = pipeline(ScriptedEmbedder(), ScriptedRetriever(hits), {"r": reranker}, reranker="r", rerank_top=10, candidates=20)
+    answer = await search.search(SearchRequest(["q"], top_k=5, offset=25))
+    assert [h.id for h in answer.results[0]] == ["25", "26", "27", "28", "29"]
+
+
+async def test_min_score_and_offset_cut_the_final_list() -> None:
+    search = pipeline(ScriptedEmbedder(), ScriptedRetriever(HITS))
+    answer = await search.search(SearchRequest(["q"], min_score=0.5, offset=1))
+    assert [h.id for h in answer.results[0]] == ["b"]
+
+
+async def test_many_queries_share_one_embedding_call_and_keep_their_order() -> None:
+    embedder, reranker = ScriptedEmbedder(), ScriptedReranker(RERANKED)
+    search = pipeline(embedder, ScriptedRetriever(HITS), {"r": reranker}, reranker="r")
+    answer = await search.search(SearchRequest(["long", "two", "three"]))
+    assert len(embedder.calls) == 1
+    assert len(answer.results) == 3
+    assert sorted(query for query, _ in reranker.calls) == ["long", "three", "two"]
+    assert answer.truncated == {"embed": True, "rerank": False}
+    assert answer.tokens == {"embed": 9, "rerank": 90}
+
+
+async def test_a_mismatch_in_a_rollout_is_retried_once_and_a_lasting_one_is_told() -> None:
+    embedder = ScriptedEmbedder()
+    answer = await pipeline(embedder, ScriptedRetriever(HITS, mismatches=1)).search(SearchRequest(["q"]))
+    assert len(answer.results[0]) == 3
+    assert len(embedder.calls) == 2
+    with pytest.raises(FingerprintMismatch):
+        await pipeline(embedder, ScriptedRetriever(HITS, mismatches=2)).search(SearchRequest(["q"]))
+
+
+async def test_nothing_found_is_an_answer_and_calls_no_reranker() -> None:
+    reranker = ScriptedReranker({})
+    answer = await pipeline(ScriptedEmbedder(), ScriptedRetriever([]), {"r": reranker}, reranker="r").search(SearchRequest(["q"]))
+    assert answer.results == [[]]
+    assert reranker.calls == []
+
+
+async def test_a_stage_gets_what_is_left_of_the_deadline() -> None:
+    class Slow(ScriptedRetriever):
+        async def retrieve(self, collection: str, queries: Sequence[Query], **options: Any) -> list[list[Hit]]:
+            await asyncio.sleep(0.05)
+            return await super().retrieve(collection, queries, **options)
+
+    embedder = ScriptedEmbedder()
+    search = pipeline(embedder, Slow(HITS), {"r": ScriptedReranker(RERANKED)}, reranker="r")
+    with pytest.raises(DeadlineExceeded, match=r"0\.02 s"):
+        await search.search(SearchRequest(["q"], timeout_s=0.02))
+    assert 0 < embedder.calls[0]["timeout_s"] <= 0.02
+
+
+def test_blending_weighs_the_reranker_against_the_fused_score() -> None:
+    assert [h.id for h in blend(HITS, [0.2, 0.9, 0.6], 1)] == ["b", "c", "a"]
+    assert [h.id for h in blend(HITS, [0.2, 0.9, 0.6], 0.01)] == ["a", "b", "c"]
+    half = {h.id: h.score for h in blend(HITS, [0.2, 0.9, 0.6], 0.5)}
+    assert half == pytest.approx({"a": 0.5 * 0.2 + 0.5, "b": 0.5 * 0.9 + 0.5 * 0.5, "c": 0.5 * 0.6})
+    assert [h.id for h in blend([hit("z", 0.3), hit("y", 0.3)], [0.5, 0.5], 0.5)] == ["y", "z"]
