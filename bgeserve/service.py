@@ -131,5 +131,5 @@ def _choose(name: str | None, models: Mapping[str, T], others: Mapping[str, obje
     if name in models:
         return models[name]
     if name in others:
-        raise WrongRole(f"model {name!r} is a {other}; this request needs one of the {wanted}s: {sorted(models)}", field="model")
+        raise WrongRole(f"model {name!r} has the role {other}; this request needs one of the {wanted}s: {sorted(models)}", field="model")
     raise UnknownModel(f"model {name!r} is not served here; the {wanted}s are {sorted(models)}", field="model")
