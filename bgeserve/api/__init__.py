@@ -1,0 +1,5 @@
+"""The HTTP API: `create_app(backend, settings, api_key=...)`. Never imports models, stores or ray."""
+
+from bgeserve.api.app import create_app
+
+__all__ = ["create_app"]

@@ -1,4 +1,4 @@
-"""`bge-serve COMMAND ...`: one module per command, each adding its own parser; this one only finds the command and maps errors to exit codes.
+"""`bge-serve COMMAND ...`: one module per command; this one finds the command and turns errors into exit codes.
 
 A command module has `add_parser(subparsers)`, which calls `subparsers.add_parser(...)` and ends with `parser.set_defaults(run=run)`;
 `run(args) -> int` answers the exit code. Importing a command module costs nothing beyond the base install (stdlib, numpy, httpx, rich):

@@ -1,0 +1,76 @@
+"""What a request may cost: bytes of body, seconds until its answer, and nothing more once its client is gone. Knows no JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
+
+from bgeserve.errors import DeadlineExceeded, TooLarge
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body, counted while it arrives: content-length may be absent, and may lie. Raises TooLarge, ClientDisconnect."""
+    chunks: list[bytes] = []
+    arrived = 0
+    declared = request.headers.get("content-length", "")
+    too_large = declared.isdecimal() and int(declared[:20]) > max_bytes
+    if too_large and "expect" in request.headers:
+        raise _too_large(max_bytes, f"{declared} bytes")
+    async for chunk in request.stream():
+        arrived += len(chunk)
+        too_large = too_large or arrived > max_bytes
+        # A client reads its answer only when it has sent its body; one that sends without end has to be cut off.
+        if too_large and arrived > 2 * max_bytes:
+            break
+        if not too_large:
+            chunks.append(chunk)
+    if too_large:
+        raise _too_large(max_bytes, f"{arrived} bytes or more" if arrived > max_bytes else f"{declared} bytes")
+    return b"".join(chunks)
+
+
+def _too_large(max_bytes: int, sent: str) -> TooLarge:
+    return TooLarge(f"the body may have at most {max_bytes} bytes (max_body_bytes), not {sent}", field="body")
+
+
+@asynccontextmanager
+async def deadline(timeout_s: float) -> AsyncGenerator[None]:
+    """Cancels what runs inside after `timeout_s` and raises DeadlineExceeded."""
+    clock = asyncio.timeout(timeout_s)
+    try:
+        async with clock:
+            yield
+    except TimeoutError:
+        if not clock.expired():
+            raise
+        raise DeadlineExceeded(f"no answer within {timeout_s * 1000:.0f} ms; the header x-timeout-ms asks for more time") from None
+
+
+@asynccontextmanager
+async def while_client_waits(receive: Receive) -> AsyncGenerator[None]:
+    """Cancels what runs inside when the client hangs up, and raises ClientDisconnect. The body must have been read."""
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        # Someone above (the deadline, the server going down) may have cancelled us as well: theirs goes on upwards.
+        if not gone or task.uncancel() > 0:
+            raise
+        raise ClientDisconnect from None
+    finally:
+        watcher.cancel()

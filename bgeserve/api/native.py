@@ -1,0 +1,281 @@
+"""Our own dialect: `/v1/encode` (every kind of vector from one text), `/v1/search`, `/v1/models`. Schema and mapping together."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from typing_extensions import TypedDict
+
+from bgeserve.api.encoding import EncodingFormat, Matrix, Vector, matrix, vector
+from bgeserve.api.operation import Answer, Call, Operation
+from bgeserve.api.schema import (
+    Body,
+    CollectionName,
+    Finite,
+    JsonFilter,
+    Nothing,
+    Offset,
+    TextOrTexts,
+    UpToMaxTopK,
+    as_list,
+    brief,
+    cut_indices,
+    refuse,
+    total,
+)
+from bgeserve.protocols import SearchRequest
+from bgeserve.types import Embeddings, Hit, InputType, Mode, ModelInfo, Output, SearchAnswer
+
+MAX_HITS = 50_000
+"""Queries times top_k of one request: each hit carries its text."""
+
+
+# -- encode ----------------------------------------------------------------------------------------------------------------------------
+
+
+class EncodeBody(Body):
+    input: TextOrTexts
+    model: str | None = None
+    """None: the only embedder."""
+    outputs: list[Output] = Field(default=["dense"], min_length=1, max_length=3)
+    input_type: InputType = "document"
+    """Models with a query instruction put it before queries."""
+    truncate: bool = True
+    """False: a text over the model's limit is refused instead of cut."""
+    encoding_format: EncodingFormat = "float"
+
+
+class SparseResponse(TypedDict):
+    indices: Vector
+    values: Vector
+
+
+class EncodeItem(TypedDict):
+    index: int
+    tokens: int
+    truncated: bool
+    dense: NotRequired[Vector]
+    sparse: NotRequired[SparseResponse]
+    multi_vector: NotRequired[Matrix]
+
+
+class TokenUsage(TypedDict):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EncodeResponse(TypedDict):
+    model: str
+    data: list[EncodeItem]
+    fingerprint: str
+    truncated: list[int]
+    """Indices of the inputs that were cut at the model's limit."""
+    usage: TokenUsage
+
+
+async def encode(call: Call, body: EncodeBody) -> Answer:
+    embeddings = await call.backend.encode(
+        body.model,
+        as_list(body.input),
+        outputs=tuple(dict.fromkeys(body.outputs)),
+        input_type=body.input_type,
+        truncate=body.truncate,
+        lane=call.lane or "interactive",
+        timeout_s=call.timeout_s,
+    )
+    model = await call.names.of(body.model, "embedder")
+
+    def render() -> EncodeResponse:
+        return {
+            "model": model,
+            "data": [_encode_item(embeddings, i, body.encoding_format) for i in range(len(embeddings))],
+            "fingerprint": embeddings.fingerprint,
+            "truncated": cut_indices(embeddings.truncated),
+            "usage": {"prompt_tokens": total(embeddings.tokens), "total_tokens": total(embeddings.tokens)},
+        }
+
+    return Answer(render, json_bytes(embeddings))
+
+
+def _encode_item(embeddings: Embeddings, i: int, encoding: EncodingFormat) -> EncodeItem:
+    item: EncodeItem = {"index": i, "tokens": int(embeddings.tokens[i]), "truncated": bool(embeddings.truncated[i])}
+    if embeddings.dense is not None:
+        item["dense"] = vector(embeddings.dense[i], encoding)
+    if embeddings.sparse is not None:
+        weights = embeddings.sparse[i]
+        item["sparse"] = {"indices": vector(weights.indices, encoding), "values": vector(weights.values, encoding)}
+    if embeddings.multi_vector is not None:
+        item["multi_vector"] = matrix(embeddings.multi_vector[i], encoding)
+    return item
+
+
+def json_bytes(embeddings: Embeddings) -> int:
+    """About ten characters a number."""
+    numbers = 0 if embeddings.dense is None else embeddings.dense.size
+    numbers += sum(2 * weights.indices.size for weights in embeddings.sparse or ())
+    numbers += sum(rows.size for rows in embeddings.multi_vector or ())
+    return 10 * numbers
+
+
+# -- search ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _check_rerank(sent: object) -> object:
+    if sent is not None and not isinstance(sent, (bool, str)):
+        refuse(f"must be true, false or the name of a reranker, not {brief(sent)}")
+    return sent
+
+
+def _check_hits(sent: int, info: ValidationInfo) -> int:
+    queries = len(as_list(info.data.get("query", "")))
+    if queries * sent > MAX_HITS:
+        refuse(f"must be at most {MAX_HITS // queries} for {queries} queries ({MAX_HITS} hits a request), not {sent}")
+    return sent
+
+
+class SearchBody(Body):
+    query: TextOrTexts
+    collection: CollectionName = "default"
+    mode: Mode = "hybrid"
+    top_k: Annotated[UpToMaxTopK, AfterValidator(_check_hits)] = 10
+    offset: Offset = 0
+    """Hits to leave out at the front: the second page of ten has offset 10."""
+    candidates: UpToMaxTopK | None = None
+    """Found per leg before fusion. None: as the service's settings say."""
+    rerank: Annotated[bool | str | None, BeforeValidator(_check_rerank)] = None
+    """A reranker's name, true for the settings' reranker, false for none. None: as the service's settings say."""
+    rerank_top: UpToMaxTopK | None = None
+    """How many of the fused hits are reranked. None: as the service's settings say."""
+    min_score: Finite | None = None
+    """Hits whose `score` is below are left out."""
+    filter: JsonFilter | None = None
+    truncate: bool = True
+
+
+class HitResponse(TypedDict):
+    id: str
+    text: str
+    score: float
+    """What the list is ordered by."""
+    metadata: dict[str, Any]
+    scores: dict[str, float]
+    """Each leg's own score, then "fused" and, after reranking, "rerank"."""
+    ranks: dict[str, int]
+    chunk: int
+    start: int
+    end: int
+
+
+class SearchUsage(TypedDict):
+    total_tokens: int
+    stages: dict[str, int]
+
+
+class SearchResponse(TypedDict):
+    results: list[HitResponse] | list[list[HitResponse]]
+    """Best first; for a list of queries one such list per query, in the queries' order."""
+    timings_ms: dict[str, float]
+    truncated: dict[str, bool]
+    """Per stage: whether any of its texts was cut at the model's limit."""
+    usage: SearchUsage
+
+
+async def search(call: Call, body: SearchBody) -> Answer:
+    answer = await call.backend.search(
+        SearchRequest(
+            queries=as_list(body.query),
+            collection=body.collection,
+            mode=body.mode,
+            top_k=body.top_k,
+            offset=body.offset,
+            candidates=body.candidates,
+            rerank=body.rerank,
+            rerank_top=body.rerank_top,
+            min_score=body.min_score,
+            filter=body.filter,
+            truncate=body.truncate,
+            lane=call.lane or "interactive",
+            timeout_s=call.timeout_s,
+        )
+    )
+    size = sum(len(hit.text) + 500 for hits in answer.results for hit in hits)
+    timings = ", ".join(f"{stage};dur={ms:.1f}" for stage, ms in answer.timings_ms.items())
+    return Answer(lambda: _search_response(answer, single=isinstance(body.query, str)), size, headers={"server-timing": timings})
+
+
+def _search_response(answer: SearchAnswer, *, single: bool) -> SearchResponse:
+    results = [[_hit(hit) for hit in hits] for hits in answer.results]
+    return {
+        "results": results[0] if single else results,
+        "timings_ms": {stage: round(ms, 2) for stage, ms in answer.timings_ms.items()},
+        "truncated": dict(answer.truncated),
+        "usage": {"total_tokens": total(answer.tokens), "stages": dict(answer.tokens)},
+    }
+
+
+def _hit(hit: Hit) -> HitResponse:
+    return {
+        "id": hit.id,
+        "text": hit.text,
+        "score": hit.score,
+        "metadata": dict(hit.metadata),
+        "scores": dict(hit.scores),
+        "ranks": dict(hit.ranks),
+        "chunk": hit.chunk,
+        "start": hit.start,
+        "end": hit.end,
+    }
+
+
+# -- models ----------------------------------------------------------------------------------------------------------------------------
+
+_STARTED = int(time())
+
+
+class ModelResponse(TypedDict):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    role: Literal["embedder", "reranker"]
+    model: str
+    max_tokens: int
+    outputs: list[Output]
+    dimensions: int | None
+    fingerprint: str | None
+    replicas: int
+
+
+class ModelsResponse(TypedDict):
+    object: Literal["list"]
+    data: list[ModelResponse]
+
+
+async def models(call: Call, body: Nothing) -> Answer:
+    response: ModelsResponse = {"object": "list", "data": [_model(info) for info in await call.backend.models()]}
+    return Answer(lambda: response)
+
+
+def _model(info: ModelInfo) -> ModelResponse:
+    return {
+        "id": info.name,
+        "object": "model",
+        "created": _STARTED,
+        "owned_by": "bge-serve",
+        "role": info.role,
+        "model": info.model,
+        "max_tokens": info.max_tokens,
+        "outputs": list(info.outputs),
+        "dimensions": info.dimensions,
+        "fingerprint": info.fingerprint,
+        "replicas": info.replicas,
+    }
+
+
+OPERATIONS = (
+    Operation("POST", "/v1/encode", "Dense, sparse and multi-vector outputs of texts, in one pass", EncodeBody, EncodeResponse, encode),
+    Operation("POST", "/v1/search", "Embed, retrieve and rerank", SearchBody, SearchResponse, search),
+    Operation("GET", "/v1/models", "The deployed models", Nothing, ModelsResponse, models),
+)

@@ -1,0 +1,89 @@
+"""OpenAI's `/v1/embeddings`, for the clients that speak it. Schema and mapping together.
+
+https://platform.openai.com/docs/api-reference/embeddings. `input_type` is ours: without it a text is embedded as a document.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, cast
+
+from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema
+from typing_extensions import TypedDict
+
+from bgeserve.api.encoding import EncodingFormat, Vector, vector
+from bgeserve.api.native import TokenUsage, json_bytes
+from bgeserve.api.operation import Answer, Call, Operation
+from bgeserve.api.schema import TEXT_SCHEMA, TEXTS_SCHEMA, Body, as_list, check_text_or_texts, cut_indices, refuse, total
+from bgeserve.errors import InvalidRequest
+from bgeserve.types import Embeddings, InputType
+
+
+def _refuse_token_ids(sent: object, info: ValidationInfo) -> str | list[str]:
+    if isinstance(sent, list):
+        first = cast("list[object]", sent)[:1]
+        if first and isinstance(first[0], (int, list)):
+            refuse("must be a string or a list of strings: token ids are not taken here, because they mean nothing without their tokenizer")
+    return check_text_or_texts(sent, info)
+
+
+class EmbeddingsBody(Body):
+    input: Annotated[str | list[str], PlainValidator(_refuse_token_ids), WithJsonSchema({"anyOf": [TEXT_SCHEMA, TEXTS_SCHEMA]})]
+    model: str | None = None
+    """None: the only embedder."""
+    encoding_format: EncodingFormat = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    """Only the model's own number."""
+    user: str | None = None
+    """Accepted and ignored."""
+    input_type: InputType = "document"
+
+
+class EmbeddingItem(TypedDict):
+    object: Literal["embedding"]
+    index: int
+    embedding: Vector
+
+
+class EmbeddingsResponse(TypedDict):
+    object: Literal["list"]
+    data: list[EmbeddingItem]
+    model: str
+    usage: TokenUsage
+    truncated: list[int]
+    """Indices of the inputs that were cut at the model's limit."""
+
+
+async def embeddings(call: Call, body: EmbeddingsBody) -> Answer:
+    vectors = await call.backend.encode(
+        body.model,
+        as_list(body.input),
+        outputs=("dense",),
+        input_type=body.input_type,
+        lane=call.lane or "interactive",
+        timeout_s=call.timeout_s,
+    )
+    model = await call.names.of(body.model, "embedder")
+    _check_dimensions(body.dimensions, vectors, model)
+    return Answer(lambda: _response(vectors, model, body.encoding_format), json_bytes(vectors))
+
+
+def _check_dimensions(wanted: int | None, vectors: Embeddings, model: str) -> None:
+    assert vectors.dense is not None
+    dimensions = vectors.dense.shape[1]
+    if wanted not in (None, dimensions):
+        raise InvalidRequest(f"dimensions must be {dimensions}, the only number that {model} has, not {wanted}", field="dimensions")
+
+
+def _response(vectors: Embeddings, model: str, encoding: EncodingFormat) -> EmbeddingsResponse:
+    assert vectors.dense is not None
+    tokens = total(vectors.tokens)
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": i, "embedding": vector(row, encoding)} for i, row in enumerate(vectors.dense)],
+        "model": model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "truncated": cut_indices(vectors.truncated),
+    }
+
+
+OPERATIONS = (Operation("POST", "/v1/embeddings", "Dense vectors in OpenAI's shape", EmbeddingsBody, EmbeddingsResponse, embeddings),)

@@ -1,0 +1,96 @@
+"""`/openapi.json`, made from the operations' own schemas, so that it cannot say anything else than what is checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
+
+from bgeserve.api.auth import OPEN_PATHS
+from bgeserve.api.errors import ErrorBody
+from bgeserve.api.operation import Answer, Call, Operation
+from bgeserve.api.parsing import LANES, MAX_TIMEOUT_MS
+from bgeserve.api.schema import Body, Nothing
+
+_TEMPLATE = "#/components/schemas/{model}"
+
+_HEADERS: list[dict[str, Any]] = [
+    {
+        "name": "x-timeout-ms",
+        "in": "header",
+        "description": "Answer within this time, or with 504.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
+    },
+    {
+        "name": "x-lane",
+        "in": "header",
+        "description": "Who waits: a person or a job. Writes are bulk unless stated, everything else interactive.",
+        "schema": {"type": "string", "enum": list(LANES)},
+    },
+]
+
+
+def openapi_operation(operations: Sequence[Operation[Any]], *, key_needed: bool) -> Operation[Nothing]:
+    document = _document(operations, key_needed=key_needed)
+
+    async def openapi(call: Call, query: Nothing) -> Answer:
+        return Answer(lambda: document)
+
+    return Operation("GET", "/openapi.json", "This description", Nothing, dict[str, Any], openapi)
+
+
+def _document(operations: Sequence[Operation[Any]], *, key_needed: bool) -> dict[str, Any]:
+    schemas: dict[str, Any] = {}
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schemas, key_needed=key_needed)
+    components: dict[str, Any] = {"schemas": schemas}
+    if key_needed:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    info = {"title": "bge-serve", "version": version("bge-serve"), "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
+
+
+def _operation(operation: Operation[Any], schemas: dict[str, Any], *, key_needed: bool) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.handler.__name__,
+        "summary": operation.summary,
+        "parameters": [*_path_parameters(operation.path), *_HEADERS],
+        "responses": {
+            "200": {"description": "Done", "content": _json_content(_reference(operation.response, "serialization", schemas))},
+            "default": {"description": "Refused or failed", "content": _json_content(_reference(ErrorBody, "serialization", schemas))},
+        },
+    }
+    if operation.method == "GET":
+        described["parameters"] += _query_parameters(operation.request)
+    else:
+        body = _json_content(_reference(operation.request, "validation", schemas))
+        described["requestBody"] = {"required": True, "content": body}
+    if key_needed and operation.path not in OPEN_PATHS:
+        described["security"] = [{"key": []}]
+    return described
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in re.findall(r"{(\w+)}", path)]
+
+
+def _query_parameters(request: type[Body]) -> list[dict[str, Any]]:
+    properties = request.model_json_schema(ref_template=_TEMPLATE).get("properties", {})
+    return [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in properties.items()]
+
+
+def _reference(kind: Any, mode: JsonSchemaMode, schemas: dict[str, Any]) -> dict[str, str]:
+    """The schema goes among the document's shared ones, under its class's name."""
+    schema = TypeAdapter(kind).json_schema(mode=mode, ref_template=_TEMPLATE)
+    schemas.update(schema.pop("$defs", {}))
+    schemas[kind.__name__] = schema
+    return {"$ref": _TEMPLATE.format(model=kind.__name__)}
+
+
+def _json_content(schema: dict[str, str]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
