@@ -44,6 +44,11 @@ def test_a_class_carries_what_its_constructor_says(stdlib: list[Document]) -> No
     assert "At least one of fileobj and filename must be" in text
 
 
+def test_what_a_method_says_comes_with_what_its_module_is_for(stdlib: list[Document]) -> None:
+    text = next(document.text for document in stdlib if document.id == "gzip.GzipFile.rewind")
+    assert text.endswith("\n\ngzip: Functions that read and write gzipped files.")
+
+
 def test_tests_and_private_names_are_left_out(stdlib: list[Document]) -> None:
     names = [part for document in stdlib for part in document.id.split(".")]
     assert not [name for name in names if name.startswith("_") or name in {"idlelib", "lib2to3", "tests", "distutils"}]
