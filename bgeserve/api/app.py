@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, TypeVar, cast
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -24,6 +25,7 @@ from bgeserve.api.limits import deadline, read_body, while_client_waits
 from bgeserve.api.openapi import openapi_operation
 from bgeserve.api.operation import Call, ModelNames, Operation
 from bgeserve.api.parsing import check_content_type, lane_of, parse_json, query_of, timeout_s_of
+from bgeserve.api.playground import playground
 from bgeserve.api.schema import Body, parse
 from bgeserve.protocols import Backend
 from bgeserve.settings import IngressSettings
@@ -51,9 +53,9 @@ def create_app(backend: Backend, settings: IngressSettings, *, api_key: str | No
         return Route(path, _endpoint(here, backend, names, settings), methods=[operation.method for operation in here])
 
     app = Starlette(
-        routes=[route(path) for path in paths],
+        routes=[Route("/", playground), *(route(path) for path in paths)],
         middleware=middleware,
-        exception_handlers={404: _on_http_error, 405: _on_http_error},
+        exception_handlers={404: _no_such_path, 405: _no_such_method},
     )
     app.router.redirect_slashes = False
     return app
@@ -97,5 +99,13 @@ async def _read(operation: Operation[B], request: Request, settings: IngressSett
     return await asyncio.to_thread(lambda: parse(operation.request, parse_json(body), settings))
 
 
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    return error_response(error)
+async def _no_such_path(request: Request, error: Exception) -> Response:
+    problem = f"there is nothing at {request.url.path}; GET /openapi.json lists what there is"
+    return error_response(HTTPException(404, problem))
+
+
+async def _no_such_method(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    allowed = dict(error.headers or {})
+    problem = f"{request.url.path} takes {allowed.get('Allow')}, not {request.method}"
+    return error_response(HTTPException(405, problem, allowed))

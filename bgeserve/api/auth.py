@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bgeserve.api.errors import error_response
 from bgeserve.errors import Unauthorized
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})
+"""The page at / holds nothing; it asks for the key and sends it with each of its own requests."""
 
 
 class RequireKey:

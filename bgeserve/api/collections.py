@@ -19,11 +19,11 @@ DEFAULT_PAGE = 100
 
 
 class CollectionPath(Body):
-    name: CollectionName
+    collection: CollectionName
 
 
 def _collection(call: Call) -> str:
-    return parse(CollectionPath, call.path, call.limits).name
+    return parse(CollectionPath, call.path, call.limits).collection
 
 
 # -- what a document is ----------------------------------------------------------------------------------------------------------------
@@ -231,10 +231,10 @@ async def get_collection(call: Call, query: Nothing) -> Answer:
     return Answer(lambda: response)
 
 
-_DOCUMENTS = "/v1/collections/{name}/documents"
+_DOCUMENTS = "/v1/collections/{collection}/documents"
 OPERATIONS = (
     Operation("PUT", _DOCUMENTS, "Store documents by id, durably; only what changed is embedded", PutBody, PutResponse, put_documents),
     Operation("GET", _DOCUMENTS, "Documents by id, or page by page", GetQuery, GetResponse, get_documents),
     Operation("DELETE", _DOCUMENTS, "Delete documents by id or by filter", DeleteBody, DeleteResponse, delete_documents),
-    Operation("GET", "/v1/collections/{name}", "How many documents, and of which model", Nothing, CollectionResponse, get_collection),
+    Operation("GET", "/v1/collections/{collection}", "How many documents, and of which model", Nothing, CollectionResponse, get_collection),
 )

@@ -19,7 +19,7 @@ IN_LOOP_BYTES = 64 * 1024
 """Up to this size JSON is read and written on the event loop (under a millisecond); above, a thread is cheaper than a stalled loop."""
 
 Vector = Annotated[
-    orjson.Fragment,
+    Any,
     WithJsonSchema(
         {
             "description": "numbers, or the base64 of their little-endian 4-byte values",

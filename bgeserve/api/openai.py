@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from bgeserve.api.encoding import EncodingFormat, Vector, vector
 from bgeserve.api.native import TokenUsage, json_bytes
 from bgeserve.api.operation import Answer, Call, Operation
-from bgeserve.api.schema import TEXT_SCHEMA, TEXTS_SCHEMA, Body, as_list, check_text_or_texts, cut_indices, refuse, total
+from bgeserve.api.schema import TEXT_SCHEMA, TEXTS_SCHEMA, Body, as_list, brief, check_text_or_texts, cut_indices, refuse, total
 from bgeserve.errors import InvalidRequest
 from bgeserve.types import Embeddings, InputType
 
@@ -22,7 +22,7 @@ def _refuse_token_ids(sent: object, info: ValidationInfo) -> str | list[str]:
     if isinstance(sent, list):
         first = cast("list[object]", sent)[:1]
         if first and isinstance(first[0], (int, list)):
-            refuse("must be a string or a list of strings: token ids are not taken here, because they mean nothing without their tokenizer")
+            refuse(f"must be a string or a list of strings: not token ids such as {brief(sent)}, which only their tokenizer can read")
     return check_text_or_texts(sent, info)
 
 

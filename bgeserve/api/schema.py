@@ -85,6 +85,8 @@ def _as_invalid_request(error: ValidationError) -> InvalidRequest:
         problem = first["msg"]
     elif first["type"] == "missing":
         problem = f"is required; sent were: {', '.join(sorted(first['input'])) or 'no fields'}"
+    elif first["type"] in ("too_short", "too_long"):
+        problem = f"{first['msg'].partition(' ')[2]}"  # "List should have at least 1 item after validation, not 0"
     else:
         problem = f"{first['msg'].partition(' ')[2]}, not {brief(first['input'])}"  # "Input should be ...", "String should ..."
     return InvalidRequest(f"{path or 'the body'} {problem}", field=path or None)
