@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from reprlib import repr as brief  # what was sent may be megabytes, or nested deeper than repr() goes
 from typing import Any, cast
 
 from bgeserve.errors import InvalidRequest
@@ -35,7 +36,7 @@ class In:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Numbers only; a bound that is None is open."""
+    """Numbers only, compared as 64-bit floats; a bound that is None is open."""
 
     field: str
     gt: float | None = None
@@ -71,14 +72,15 @@ def matches(filter: Filter, metadata: Metadata) -> bool:
         case Not(inner):
             return not matches(inner, metadata)
         case Equals(field, value):
-            return any(_same(stored, value) for stored in _values(metadata, field))
+            return any(_same(stored, value) for stored in field_values(metadata, field))
         case In(field, values):
-            return any(_same(stored, value) for stored in _values(metadata, field) for value in values)
+            return any(_same(stored, value) for stored in field_values(metadata, field) for value in values)
         case Range(field):
-            return any(_within(stored, filter) for stored in _values(metadata, field))
+            return any(_within(stored, filter) for stored in field_values(metadata, field))
 
 
-def _values(metadata: Metadata, field: str) -> Sequence[MetadataValue]:
+def field_values(metadata: Metadata, field: str) -> Sequence[MetadataValue]:
+    """All values of a field: none, one, or those of its list."""
     value = metadata.get(field, ())
     return value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
 
@@ -91,11 +93,12 @@ def _same(stored: MetadataValue, wanted: MetadataValue) -> bool:
 def _within(stored: MetadataValue, bounds: Range) -> bool:
     if isinstance(stored, (str, bool)):
         return False
+    number = float(stored)
     return (
-        (bounds.gt is None or stored > bounds.gt)
-        and (bounds.gte is None or stored >= bounds.gte)
-        and (bounds.lt is None or stored < bounds.lt)
-        and (bounds.lte is None or stored <= bounds.lte)
+        (bounds.gt is None or number > float(bounds.gt))
+        and (bounds.gte is None or number >= float(bounds.gte))
+        and (bounds.lt is None or number < float(bounds.lt))
+        and (bounds.lte is None or number <= float(bounds.lte))
     )
 
 
@@ -113,7 +116,7 @@ class _Parser:
         if depth > MAX_DEPTH or self._nodes > MAX_NODES:
             raise InvalidRequest(f"{path}: a filter has at most {MAX_NODES} conditions, nested at most {MAX_DEPTH} deep", field="filter")
         if not isinstance(sent, Mapping) or not sent:
-            raise InvalidRequest(f'{path} must be an object such as {{"field": "module", "eq": "gzip"}}, not {sent!r}', field="filter")
+            raise InvalidRequest(f'{path} must be an object such as {{"field": "module", "eq": "gzip"}}, not {brief(sent)}', field="filter")
         node = cast("Mapping[str, Any]", sent)
         keys = set(node)
         if keys == {"not"}:
@@ -125,7 +128,7 @@ class _Parser:
     def _group(self, key: str, node: Mapping[str, Any], path: str, depth: int) -> Filter:
         parts = node[key]
         if not isinstance(parts, list) or not parts:
-            raise InvalidRequest(f"{path}.{key} must be a list of at least one filter, not {parts!r}", field="filter")
+            raise InvalidRequest(f"{path}.{key} must be a list of at least one filter, not {brief(parts)}", field="filter")
         parsed = tuple(self.parse(part, f"{path}.{key}[{i}]", depth + 1) for i, part in enumerate(cast("list[object]", parts)))
         return And(parsed) if key == "and" else Or(parsed)
 
@@ -139,7 +142,7 @@ class _Parser:
         if conditions == {"in"}:
             values = node["in"]
             if not isinstance(values, list) or not values:
-                raise InvalidRequest(f"{path}.in must be a list of at least one value, not {values!r}", field="filter")
+                raise InvalidRequest(f"{path}.in must be a list of at least one value, not {brief(values)}", field="filter")
             return In(field, tuple(_value(value, f"{path}.in[{i}]") for i, value in enumerate(cast("list[object]", values))))
         if conditions and conditions <= {"gt", "gte", "lt", "lte"}:
             return Range(field, **{key: _number(node[key], f"{path}.{key}") for key in sorted(conditions)})
@@ -154,7 +157,7 @@ def _value(sent: object, path: str) -> MetadataValue:
 
 def _number(sent: object, path: str, wanted: str = "a number") -> int | float:
     if isinstance(sent, bool) or not isinstance(sent, (int, float)) or sent != sent or sent in (float("inf"), float("-inf")):
-        raise InvalidRequest(f"{path} must be {wanted}, not {sent!r}", field="filter")
+        raise InvalidRequest(f"{path} must be {wanted}, not {brief(sent)}", field="filter")
     if isinstance(sent, int) and abs(sent) > MAX_INTEGER:
         raise InvalidRequest(f"{path} is {sent}; integers lie between -{MAX_INTEGER} and {MAX_INTEGER}", field="filter")
     return sent

@@ -1,0 +1,13 @@
+"""Vector stores: each implements `protocols.VectorStore`, and which one is used is the settings' choice."""
+
+from __future__ import annotations
+
+from bgeserve.protocols import VectorStore
+from bgeserve.settings import QdrantEdgeSettings
+
+
+def open_store(settings: QdrantEdgeSettings) -> VectorStore:
+    """The store that the settings describe. Raises StoreError, naming the setting."""
+    from bgeserve.stores.qdrant_edge import QdrantEdgeStore
+
+    return QdrantEdgeStore(settings)

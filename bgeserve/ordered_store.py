@@ -1,0 +1,172 @@
+"""A vector store whose writes take effect in the order in which they were accepted, each in small steps.
+
+Synchronous and without threads: every method is one step, between which others may run. Knows what a step must check and change together;
+does not know when it runs, nor when what it wrote reaches the disk (`retrieval.py` does).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bgeserve.errors import InvalidRequest, NotFound, StoreError
+from bgeserve.filters import Filter
+from bgeserve.fusion import Fused, Fusion, fuse
+from bgeserve.protocols import CollectionSchema, VectorStore
+from bgeserve.stores.validation import check_collection_name, check_fingerprint, check_id, check_write
+from bgeserve.types import LEGS, Chunk, CollectionInfo, Embeddings, Hit, Leg, Query
+from bgeserve.write_order import WriteOrder
+
+DEFAULT_COLLECTION = "default"
+"""Is there, and empty, before its first write."""
+
+
+class OrderedStore:
+    """Owns `store` and the open writes of its collections. `language`: of the collections that it makes."""
+
+    def __init__(self, store: VectorStore, language: str | None) -> None:
+        self._store = store
+        self._language = language
+        self._orders: dict[str, WriteOrder] = {}
+        # What a killed owner had written but not synced is back from the log, and would be taken for durable.
+        store.flush()
+        self.flush, self.close = store.flush, store.close
+
+    def require_fingerprint(self, fingerprint: str) -> None:
+        """Raises StoreError when a collection holds vectors of another model."""
+        for collection in self._store.collections():
+            schema = self._store.schema(collection)
+            if schema is not None and schema.fingerprint != fingerprint:
+                raise StoreError(
+                    f"collection {collection!r} holds vectors of {schema.fingerprint}; the embedder is {fingerprint}", field="path"
+                )
+
+    def check_search(self, collection: str, fingerprint: str | None, legs: Sequence[Leg]) -> None:
+        schema = self._existing(collection)
+        if fingerprint is None and any(leg != "full_text" for leg in legs):
+            raise InvalidRequest(f"legs {list(legs)} compare vectors: the fingerprint of the query's must be stated", field="fingerprint")
+        if fingerprint is not None and schema is not None:
+            check_fingerprint(schema, fingerprint)
+
+    def search(
+        self, collection: str, query: Query, legs: Sequence[Leg], fusion: Fusion, candidates: int, limit: int, filter: Filter | None
+    ) -> list[Hit]:
+        if self._existing(collection) is None:
+            return []
+        found: dict[Leg, list[tuple[str, float]]] = {}
+        for leg in legs:
+            found[leg] = [(hit.key, hit.score) for hit in self._store.search(collection, leg, query, candidates, filter)]
+        best = fuse(found, fusion)[:limit]
+        chunks = self._store.fetch(collection, [fused.key for fused in best])
+        return [_hit(chunk, fused) for chunk, fused in zip(chunks, best, strict=True)]
+
+    def begin_write(self, collection: str, fingerprint: str, ids: Sequence[str]) -> int:
+        check_collection_name(collection)
+        for id in ids:
+            check_id(id)
+        self._store.ensure_writable()
+        schema = self._store.schema(collection)
+        if schema is not None:
+            check_fingerprint(schema, fingerprint)
+        return self._order(collection).begin(ids, time.monotonic())
+
+    def mark_unchanged(self, collection: str, sequence: int, content_hashes: Mapping[str, str]) -> set[str]:
+        """Those of a write's documents that are stored already: it has taken effect on them."""
+        if self._store.schema(collection) is None:
+            return set()
+        stored = self._store.content_hashes(collection, list(content_hashes))
+        unchanged = {id for id, content_hash in content_hashes.items() if stored.get(id) == content_hash}
+        self._order(collection).applied(sequence, unchanged)
+        return unchanged
+
+    def prepare(self, collection: str, sequence: int, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+        """Check a whole write before any of it is applied, and make the collection that it begins."""
+        self._order(collection).applicable(sequence, {chunk.document_id for chunk in chunks})
+        existing = self._store.schema(collection)
+        dimensions = None if embeddings.dense is None else int(embeddings.dense.shape[-1])
+        schema = existing or CollectionSchema(embeddings.fingerprint, dimensions, embeddings.sparse is not None, self._language)
+        check_write(schema, chunks, embeddings)
+        if existing is None:
+            self._store.create(collection, schema)
+
+    def apply(self, collection: str, sequence: int, rows: Sequence[int], chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+        """Store these rows of a prepared write, without the documents on which a newer one has taken effect."""
+        order = self._order(collection)
+        ids = order.applicable(sequence, {chunks[row].document_id for row in rows})
+        kept = [row for row in rows if chunks[row].document_id in ids]
+        if kept:
+            self._store.upsert(collection, [chunks[row] for row in kept], _select(embeddings, kept))
+        order.applied(sequence, ids)
+
+    def begin_delete(self, collection: str, ids: Sequence[str] | None, filter: Filter | None) -> tuple[int, list[str]]:
+        """Its sequence number, and the documents that it is about: a filter selects among what is stored now."""
+        schema = self._existing(collection)
+        if filter is not None:
+            ids = [] if schema is None else self._store.matching(collection, filter)
+        found = list(dict.fromkeys(ids or ()))
+        for id in found:
+            check_id(id)
+        return self._order(collection).begin(found, time.monotonic()), found
+
+    def delete(self, collection: str, sequence: int, ids: Sequence[str]) -> int:
+        order = self._order(collection)
+        left = order.applicable(sequence, ids)
+        deleted = 0 if self._existing(collection) is None else self._store.delete(collection, sorted(left))
+        order.applied(sequence, left)
+        return deleted
+
+    def end(self, collection: str, sequence: int) -> None:
+        self._order(collection).end(sequence)
+
+    def get(self, collection: str, ids: Sequence[str]) -> list[Chunk]:
+        return [] if self._existing(collection) is None else self._store.get(collection, ids)
+
+    def scroll(self, collection: str, limit: int, after: str | None) -> tuple[list[Chunk], str | None]:
+        return ([], None) if self._existing(collection) is None else self._store.scroll(collection, limit, after)
+
+    def describe(self, collection: str) -> CollectionInfo:
+        schema = self._existing(collection)
+        state = "indexing" if self._order(collection).has_open_writes(time.monotonic()) else "ready"
+        if schema is None:
+            return CollectionInfo(collection, 0, None, state, ())
+        has = {"dense": schema.dimensions is not None, "sparse": schema.has_sparse, "full_text": True}
+        return CollectionInfo(collection, self._store.count(collection), schema.fingerprint, state, [leg for leg in LEGS if has[leg]])
+
+    def collections(self) -> list[str]:
+        return sorted({DEFAULT_COLLECTION, *self._store.collections()})
+
+    def _existing(self, collection: str) -> CollectionSchema | None:
+        schema = self._store.schema(collection)
+        if schema is None and collection != DEFAULT_COLLECTION:
+            raise NotFound(f"there is no collection {collection!r}", field="collection")
+        return schema
+
+    def _order(self, collection: str) -> WriteOrder:
+        return self._orders.setdefault(collection, WriteOrder())
+
+
+def _select(embeddings: Embeddings, rows: Sequence[int]) -> Embeddings:
+    """The dense and sparse vectors of some of the texts; a store keeps no others."""
+    return Embeddings(
+        embeddings.fingerprint,
+        tokens=[embeddings.tokens[row] for row in rows],
+        truncated=[embeddings.truncated[row] for row in rows],
+        dense=None if embeddings.dense is None else embeddings.dense[np.asarray(rows)],
+        sparse=None if embeddings.sparse is None else [embeddings.sparse[row] for row in rows],
+    )
+
+
+def _hit(chunk: Chunk, fused: Fused) -> Hit:
+    return Hit(
+        id=chunk.document_id,
+        text=chunk.text,
+        score=fused.score,
+        metadata=chunk.metadata,
+        scores={**fused.scores, "fused": fused.score},
+        ranks={**fused.ranks},
+        chunk=chunk.n,
+        start=chunk.start,
+        end=chunk.end,
+    )

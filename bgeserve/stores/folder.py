@@ -1,0 +1,103 @@
+"""The folder of an embedded store: who owns it, whether it is ours, and files that are whole or absent.
+
+Knows nothing of vectors. A folder has one owner at a time, by a lock that the kernel drops when the owner dies; its manifest names the
+store (`store_id`) and the format of what lies beside it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from bgeserve.errors import StoreError
+
+FORMAT = 1
+_MANIFEST = "store.json"
+_LOCK = "lock"
+
+
+class StoreFolder:
+    """An opened, locked folder. Raises StoreError: missing without `create`, not ours, of another format, owned by another process."""
+
+    def __init__(self, path: Path, kind: str, create: bool) -> None:
+        self.path = path
+        _require_usable(path, create)
+        self._lock = _lock(path)
+        try:
+            self.store_id = _read_or_make_manifest(path, kind)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a file so that after a crash at any point it is either the old or the new one, and after the return the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder survive a power cut: a synced file whose name is lost is lost."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _require_usable(path: Path, create: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"store.path {path} is not a folder", field="path")
+    # A start that was killed between the lock and the manifest leaves these two behind: still nobody's store.
+    found = {entry.name for entry in path.iterdir()} - {_LOCK, _MANIFEST + ".tmp"} if path.exists() else set[str]()
+    if not found and not create:
+        state = "is empty" if path.exists() else "does not exist"
+        raise StoreError(
+            f"store.path {path} {state}: is the index on another machine? To start a new one there, set `create: true` under `store`",
+            field="path",
+        )
+    if found and _MANIFEST not in found:
+        raise StoreError(f"store.path {path} holds {min(found)!r} but no {_MANIFEST}: it is not a bge-serve store", field="path")
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.read(descriptor, 32).decode() or "unknown"
+        os.close(descriptor)
+        raise StoreError(f"store.path {path} is in use by another process (pid {owner}): a folder has one owner", field="path") from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
+
+
+def _read_or_make_manifest(path: Path, kind: str) -> str:
+    manifest = path / _MANIFEST
+    if not manifest.exists():
+        store_id = str(uuid.uuid4())
+        write_json(manifest, {"kind": kind, "format": FORMAT, "store_id": store_id})
+        sync_folder(path.parent)
+        return store_id
+    try:
+        content = json.loads(manifest.read_text())
+        found = (content["kind"], content["format"], str(content["store_id"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{manifest} cannot be read as a store's manifest: {error}", field="path") from error
+    if found[:2] != (kind, FORMAT):
+        raise StoreError(f"{manifest} is of kind and format {found[:2]}; this version reads {(kind, FORMAT)}", field="path")
+    return found[2]
