@@ -1,0 +1,45 @@
+"""A replica that embeds: `EmbedderEngine` behind a deployment handle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ray import serve
+
+from bgeserve.settings import EmbedderSettings
+from bgeserve.types import Embeddings, InputType, Lane, ModelInfo, Output
+from deployments.replica import answers_refusals, observer, refuse_foreign_packages
+
+
+@serve.deployment()
+class EmbedderDeployment:
+    def __init__(self, name: str, settings: EmbedderSettings) -> None:
+        refuse_foreign_packages()
+        # Only the replicas that compute pay for importing torch.
+        from bgeserve.engine import EmbedderEngine
+
+        self._engine = EmbedderEngine(name, settings, observer())
+
+    async def info(self) -> ModelInfo:
+        return await self._engine.info()
+
+    @answers_refusals
+    async def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        outputs: Sequence[Output],
+        input_type: InputType,
+        truncate: bool,
+        lane: Lane,
+        timeout_s: float | None,
+    ) -> Embeddings:
+        return await self._engine.encode(texts, outputs=outputs, input_type=input_type, truncate=truncate, lane=lane, timeout_s=timeout_s)
+
+    def check_health(self) -> None:
+        self._engine.check_health()
+
+    def __del__(self) -> None:
+        # Serve calls this when it stops a replica; a constructor that failed has nothing to close.
+        if hasattr(self, "_engine"):
+            self._engine.close()

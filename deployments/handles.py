@@ -1,0 +1,153 @@
+"""Deployment handles as the pieces they stand for: `RemoteEmbedder` is an Embedder, and so on.
+
+Knows that a request goes over in calls of bounded size. Does not know what can go wrong between two processes (`remote.py`), nor models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from bgeserve.errors import FingerprintMismatch
+from bgeserve.filters import Filter
+from bgeserve.fusion import Fusion
+from bgeserve.protocols import WriteTicket
+from bgeserve.splitting import concat_embeddings, concat_scores, gather_bounded, split_by_bytes
+from bgeserve.types import Chunk, CollectionInfo, Embeddings, Hit, InputType, Lane, Leg, ModelInfo, Output, Query, Scores
+from deployments.remote import Caller, Remote, payload_bytes_of, payload_bytes_of_answer
+
+MAX_CALLS_IN_FLIGHT = 4
+"""Per request: enough to keep a few replicas busy, few enough that the backlog stays where autoscaling and other callers can share it."""
+
+
+class RemoteEmbedder:
+    def __init__(self, handle: DeploymentHandle[Any], max_call_bytes: int) -> None:
+        self._remote = Remote(handle)
+        self._max_call_bytes = max_call_bytes
+        self._info: ModelInfo | None = None
+
+    async def info(self) -> ModelInfo:
+        info = self._info
+        if info is None:
+            info = self._info = await self._remote.call(lambda handle: handle.info.remote(), Caller())
+        return info
+
+    async def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        outputs: Sequence[Output] = ("dense",),
+        input_type: InputType = "document",
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Embeddings:
+        caller = Caller(lane, timeout_s)
+        options = {"outputs": outputs, "input_type": input_type, "truncate": truncate, "lane": lane}
+
+        async def encode(part: slice) -> Embeddings:
+            return await self._remote.call(
+                lambda handle: handle.encode.remote(texts[part], **options, timeout_s=caller.deadline.remaining_s()),
+                caller,
+                payload_bytes_of_answer(texts[part], outputs),
+            )
+
+        # Without texts one call still goes out: its answer carries the model's fingerprint.
+        slices = split_by_bytes(texts, self._max_call_bytes) or [slice(0, 0)]
+        parts = await gather_bounded([partial(encode, part) for part in slices], MAX_CALLS_IN_FLIGHT)
+        self._check_fingerprints({part.fingerprint for part in parts})
+        return concat_embeddings(parts)
+
+    def _check_fingerprints(self, fingerprints: set[str]) -> None:
+        if self._info is not None and fingerprints != {self._info.fingerprint}:
+            self._info = None
+        if len(fingerprints) > 1:
+            raise FingerprintMismatch(f"the model was replaced while this request ran ({', '.join(sorted(fingerprints))}): send it again")
+
+
+class RemoteReranker:
+    def __init__(self, handle: DeploymentHandle[Any], max_call_bytes: int) -> None:
+        self._remote = Remote(handle)
+        self._max_call_bytes = max_call_bytes
+        self._info: ModelInfo | None = None
+
+    async def info(self) -> ModelInfo:
+        info = self._info
+        if info is None:
+            info = self._info = await self._remote.call(lambda handle: handle.info.remote(), Caller())
+        return info
+
+    async def rerank(
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Scores:
+        caller = Caller(lane, timeout_s)
+
+        async def rerank(part: slice) -> Scores:
+            return await self._remote.call(
+                lambda handle: handle.rerank.remote(
+                    query, passages[part], truncate=truncate, lane=lane, timeout_s=caller.deadline.remaining_s()
+                ),
+                caller,
+            )
+
+        slices = split_by_bytes(passages, self._max_call_bytes) or [slice(0, 0)]
+        return concat_scores(await gather_bounded([partial(rerank, part) for part in slices], MAX_CALLS_IN_FLIGHT))
+
+
+class RemoteRetriever:
+    """Each method may be sent again when the owner dies: reading changes nothing, and a write's ticket dies with its owner (StaleWrite)."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._remote = Remote(handle)
+
+    async def retrieve(
+        self,
+        collection: str,
+        queries: Sequence[Query],
+        *,
+        fingerprint: str | None,
+        legs: Sequence[Leg],
+        fusion: Fusion,
+        candidates: int,
+        limit: int,
+        filter: Filter | None = None,
+    ) -> list[list[Hit]]:
+        options = {"fingerprint": fingerprint, "legs": legs, "fusion": fusion, "candidates": candidates, "limit": limit, "filter": filter}
+        return await self._remote.call(lambda handle: handle.retrieve.remote(collection, queries, **options), Caller())
+
+    async def begin_write(self, collection: str, fingerprint: str, content_hashes: Mapping[str, str]) -> WriteTicket:
+        return await self._remote.call(lambda handle: handle.begin_write.remote(collection, fingerprint, content_hashes), Caller())
+
+    async def finish_write(self, collection: str, ticket: WriteTicket, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+        await self._remote.call(
+            lambda handle: handle.finish_write.remote(collection, ticket, chunks, embeddings),
+            Caller(),
+            payload_bytes_of(chunks, embeddings),
+        )
+
+    async def abandon_write(self, collection: str, ticket: WriteTicket) -> None:
+        await self._remote.call(lambda handle: handle.abandon_write.remote(collection, ticket), Caller())
+
+    async def delete(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int:
+        return await self._remote.call(lambda handle: handle.delete.remote(collection, ids, filter), Caller())
+
+    async def get(self, collection: str, ids: Sequence[str]) -> list[Chunk]:
+        return await self._remote.call(lambda handle: handle.get.remote(collection, ids), Caller())
+
+    async def scroll(self, collection: str, *, limit: int, after: str | None = None) -> tuple[list[Chunk], str | None]:
+        return await self._remote.call(lambda handle: handle.scroll.remote(collection, limit=limit, after=after), Caller())
+
+    async def describe(self, collection: str) -> CollectionInfo:
+        return await self._remote.call(lambda handle: handle.describe.remote(collection), Caller())
+
+    async def collections(self) -> list[str]:
+        return await self._remote.call(lambda handle: handle.collections.remote(), Caller())

@@ -1,0 +1,139 @@
+"""The door: HTTP for the world, and the same calls for whoever holds the application's handle, with numpy in and out.
+
+handle = serve.get_app_handle("search")
+vectors = handle.encode.remote(texts, outputs=("dense", "sparse"), lane="bulk").result()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ray import serve
+from starlette.applications import Starlette
+
+from bgeserve.api.app import create_app
+from bgeserve.filters import Filter
+from bgeserve.protocols import Readiness, SearchRequest
+from bgeserve.service import SearchService, Service
+from bgeserve.settings import IngressSettings, ModelSettings, SearchSettings
+from bgeserve.splitting import max_call_bytes
+from bgeserve.types import CollectionInfo, Document, Embeddings, InputType, Lane, ModelInfo, Output, Scores, SearchAnswer, WriteResult
+from deployments.handles import RemoteEmbedder, RemoteReranker, RemoteRetriever
+from deployments.replica import refuse_foreign_packages
+from deployments.states import DeploymentStates
+
+API_KEY_VARIABLE = "BGE_SERVE_API_KEY"
+
+
+Bound = Any
+"""A deployment that a graph binds; in the replica, Serve has put its handle in the place."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A deployed model. Its settings are here so that a change of them replaces the ingress too, and what it remembers of the model."""
+
+    handle: Bound
+    settings: ModelSettings
+
+
+@dataclass(frozen=True)
+class Index:
+    """What makes a graph a search service: the owner of the collections, and the embedder that fills them."""
+
+    retriever: Bound
+    embedder: str
+    settings: SearchSettings
+
+
+class _Ingress:
+    def __init__(
+        self, settings: IngressSettings, embedders: Mapping[str, Model], rerankers: Mapping[str, Model], index: Index | None = None
+    ) -> None:
+        refuse_foreign_packages()
+        self._settings = settings
+        self._service = _RemoteService(embedders, rerankers, index)
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        return create_app(self._service, self._settings, api_key=os.environ.get(API_KEY_VARIABLE) or None)
+
+    async def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        outputs: Sequence[Output] = ("dense",),
+        input_type: InputType = "document",
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Embeddings:
+        return await self._service.encode(
+            model, texts, outputs=outputs, input_type=input_type, truncate=truncate, lane=lane, timeout_s=timeout_s
+        )
+
+    async def rerank(
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        model: str | None = None,
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Scores:
+        return await self._service.rerank(model, query, passages, truncate=truncate, lane=lane, timeout_s=timeout_s)
+
+    async def search(self, request: SearchRequest) -> SearchAnswer:
+        return await self._service.search(request)
+
+    async def put_documents(
+        self, collection: str, documents: Sequence[Document], *, truncate: bool = True, lane: Lane = "bulk", timeout_s: float | None = None
+    ) -> WriteResult:
+        return await self._service.put_documents(collection, documents, truncate=truncate, lane=lane, timeout_s=timeout_s)
+
+    async def get_documents(self, collection: str, ids: Sequence[str]) -> list[Document]:
+        return await self._service.get_documents(collection, ids)
+
+    async def scroll_documents(self, collection: str, *, limit: int, after: str | None = None) -> tuple[list[Document], str | None]:
+        return await self._service.scroll_documents(collection, limit=limit, after=after)
+
+    async def delete_documents(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int:
+        return await self._service.delete_documents(collection, ids, filter)
+
+    async def describe_collection(self, collection: str) -> CollectionInfo:
+        return await self._service.describe_collection(collection)
+
+    async def models(self) -> list[ModelInfo]:
+        return await self._service.models()
+
+    async def readiness(self) -> Readiness:
+        return await self._service.readiness()
+
+
+Ingress = serve.deployment()(serve.ingress()(_Ingress))
+
+
+class _RemoteService(Service):
+    """The service over handles, which also knows how many replicas stand behind each."""
+
+    def __init__(self, embedders: Mapping[str, Model], rerankers: Mapping[str, Model], index: Index | None) -> None:
+        self._states = DeploymentStates(serve.get_replica_context().app_name)
+        self._deployments = {name: model.handle.deployment_name for name, model in (*embedders.items(), *rerankers.items())}
+        remote_embedders = {name: RemoteEmbedder(model.handle, _call_bytes(model)) for name, model in embedders.items()}
+        remote_rerankers = {name: RemoteReranker(model.handle, _call_bytes(model)) for name, model in rerankers.items()}
+        searching = None
+        if index is not None:
+            retriever = RemoteRetriever(index.retriever)
+            searching = SearchService(remote_embedders[index.embedder], retriever, remote_rerankers, index.settings)
+        super().__init__(remote_embedders, remote_rerankers, searching, self._states.readiness)
+
+    async def models(self) -> list[ModelInfo]:
+        return [replace(info, replicas=await self._states.replicas(self._deployments[info.name])) for info in await super().models()]
+
+
+def _call_bytes(model: Model) -> int:
+    return max_call_bytes(model.settings.resolved_max_batch_tokens)

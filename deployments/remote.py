@@ -1,0 +1,107 @@
+"""One call to another deployment, with what goes wrong between two processes: a dead replica (asked again once), a full one (routed
+elsewhere once), a message too large for gRPC (sent through the object store), a caller who has gone (the replica drops the work).
+
+Does not know what is called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+from ray.exceptions import RayActorError
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
+
+from bgeserve.deadline import Deadline
+from bgeserve.errors import BgeServeError, DeadlineExceeded, Overloaded, ReplicaFull, Unavailable
+from bgeserve.types import Chunk, Embeddings, Lane, Output
+
+MAX_GRPC_BYTES = 3 * 2**20
+"""Serve's gRPC refuses messages over 4 MiB; what is larger travels through the object store, which small messages would find slower."""
+PAUSE_S = 0.1
+"""Between two tries, for the router to notice a death."""
+
+Send = Callable[[DeploymentHandle[Any]], Any]
+
+
+class Caller:
+    """One request, which may take several calls: its deadline, its lane, and how many of its calls are in progress."""
+
+    def __init__(self, lane: Lane = "interactive", timeout_s: float | None = None) -> None:
+        self.deadline = Deadline(timeout_s)
+        self.calls = 0
+        self._lane: Lane = lane
+
+    def waits_for_room(self) -> bool:
+        """A job waits, and so does a request whose own calls fill the replica; a lone interactive call is better refused at once."""
+        return self._lane == "bulk" or self.calls > 1
+
+
+class Remote:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._by_value = handle
+        self._by_reference = handle.options(_by_reference=True)
+
+    async def call(self, send: Send, caller: Caller, payload_bytes: int = 0) -> Any:
+        """The replica's answer. `send` may be called again, so what it asks for must bear being done twice.
+
+        Raises what the replica raised; Unavailable (a second replica died), Overloaded (no room), DeadlineExceeded.
+        """
+        caller.calls += 1
+        try:
+            return await self._call(send, caller, payload_bytes)
+        finally:
+            caller.calls -= 1
+
+    async def _call(self, send: Send, caller: Caller, payload_bytes: int) -> Any:
+        handle = self._by_value if payload_bytes <= MAX_GRPC_BYTES else self._by_reference
+        deaths = refusals = 0
+        while True:
+            try:
+                return await _answer(send(handle), caller.deadline)
+            except RayActorError as death:
+                deaths += 1
+                pause_s = PAUSE_S
+                if deaths > 1:
+                    raise Unavailable("two replicas in a row died under this request", retry_after_s=1) from death
+            except ReplicaFull as full:
+                refusals += 1
+                pause_s = 0 if refusals == 1 else full.retry_after_s or PAUSE_S
+                if refusals > 1 and not caller.waits_for_room():
+                    raise Overloaded(full.message, retry_after_s=full.retry_after_s) from None
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED or handle is self._by_reference:
+                    raise
+                handle, pause_s = self._by_reference, 0
+            await asyncio.sleep(min(pause_s, caller.deadline.remaining_s() or pause_s))
+
+
+async def _answer(response: DeploymentResponse[Any], deadline: Deadline) -> Any:
+    try:
+        async with asyncio.timeout(deadline.remaining_s()):
+            answer = await response
+    except TimeoutError:
+        response.cancel()
+        raise DeadlineExceeded("the deadline passed while a replica was at work") from None
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+    if isinstance(answer, BgeServeError):
+        raise answer
+    return answer
+
+
+def payload_bytes_of_answer(texts: Sequence[str], outputs: Sequence[Output]) -> int:
+    """A guess at float32 vectors of 1,024 dimensions, four characters a token."""
+    per_vector = 4 * 1024
+    tokens = sum(map(len, texts)) // 4
+    return per_vector * (("dense" in outputs) * len(texts) + ("multi_vector" in outputs) * tokens)
+
+
+def payload_bytes_of(chunks: Sequence[Chunk], embeddings: Embeddings) -> int:
+    text = sum(len(chunk.text) for chunk in chunks)
+    dense = 0 if embeddings.dense is None else embeddings.dense.nbytes
+    sparse = sum(vector.indices.nbytes + vector.values.nbytes for vector in embeddings.sparse or ())
+    return text + dense + sparse + sum(vectors.nbytes for vectors in embeddings.multi_vector or ())

@@ -1,0 +1,36 @@
+"""A replica that reranks: `RerankerEngine` behind a deployment handle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ray import serve
+
+from bgeserve.settings import RerankerSettings
+from bgeserve.types import Lane, ModelInfo, Scores
+from deployments.replica import answers_refusals, observer, refuse_foreign_packages
+
+
+@serve.deployment()
+class RerankerDeployment:
+    def __init__(self, name: str, settings: RerankerSettings) -> None:
+        refuse_foreign_packages()
+        # Only the replicas that compute pay for importing torch.
+        from bgeserve.engine import RerankerEngine
+
+        self._engine = RerankerEngine(name, settings, observer())
+
+    async def info(self) -> ModelInfo:
+        return await self._engine.info()
+
+    @answers_refusals
+    async def rerank(self, query: str, passages: Sequence[str], *, truncate: bool, lane: Lane, timeout_s: float | None) -> Scores:
+        return await self._engine.rerank(query, passages, truncate=truncate, lane=lane, timeout_s=timeout_s)
+
+    def check_health(self) -> None:
+        self._engine.check_health()
+
+    def __del__(self) -> None:
+        # Serve calls this when it stops a replica; a constructor that failed has nothing to close.
+        if hasattr(self, "_engine"):
+            self._engine.close()

@@ -1,0 +1,89 @@
+"""The replica that owns the collections: `StoreRetriever` behind a deployment handle. Never more than one of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from bgeserve.filters import Filter
+from bgeserve.fusion import Fusion
+from bgeserve.protocols import WriteTicket
+from bgeserve.settings import QdrantEdgeSettings
+from bgeserve.types import Chunk, CollectionInfo, Embeddings, Hit, Leg, Query
+from deployments.handles import RemoteEmbedder
+from deployments.replica import answers_refusals, observer, refuse_foreign_packages
+
+
+@serve.deployment()
+class RetrieverDeployment:
+    async def __init__(self, settings: QdrantEdgeSettings, embedder: DeploymentHandle[Any]) -> None:
+        refuse_foreign_packages()
+        # The engine is loaded only in the process that owns the folder.
+        from bgeserve.retrieval import StoreRetriever
+
+        info = await RemoteEmbedder(embedder, max_call_bytes=0).info()
+        self._retriever = await asyncio.to_thread(StoreRetriever, settings, fingerprint=info.fingerprint, observer=observer())
+
+    @answers_refusals
+    async def retrieve(
+        self,
+        collection: str,
+        queries: Sequence[Query],
+        *,
+        fingerprint: str | None,
+        legs: Sequence[Leg],
+        fusion: Fusion,
+        candidates: int,
+        limit: int,
+        filter: Filter | None,
+    ) -> list[list[Hit]]:
+        return await self._retriever.retrieve(
+            collection,
+            queries,
+            fingerprint=fingerprint,
+            legs=legs,
+            fusion=fusion,
+            candidates=candidates,
+            limit=limit,
+            filter=filter,
+        )
+
+    @answers_refusals
+    async def begin_write(self, collection: str, fingerprint: str, content_hashes: Mapping[str, str]) -> WriteTicket:
+        return await self._retriever.begin_write(collection, fingerprint, content_hashes)
+
+    @answers_refusals
+    async def finish_write(self, collection: str, ticket: WriteTicket, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+        await self._retriever.finish_write(collection, ticket, chunks, embeddings)
+
+    @answers_refusals
+    async def abandon_write(self, collection: str, ticket: WriteTicket) -> None:
+        await self._retriever.abandon_write(collection, ticket)
+
+    @answers_refusals
+    async def delete(self, collection: str, ids: Sequence[str] | None, filter: Filter | None) -> int:
+        return await self._retriever.delete(collection, ids, filter)
+
+    @answers_refusals
+    async def get(self, collection: str, ids: Sequence[str]) -> list[Chunk]:
+        return await self._retriever.get(collection, ids)
+
+    @answers_refusals
+    async def scroll(self, collection: str, *, limit: int, after: str | None) -> tuple[list[Chunk], str | None]:
+        return await self._retriever.scroll(collection, limit=limit, after=after)
+
+    @answers_refusals
+    async def describe(self, collection: str) -> CollectionInfo:
+        return await self._retriever.describe(collection)
+
+    async def collections(self) -> list[str]:
+        return await self._retriever.collections()
+
+    async def __del__(self) -> None:
+        # Serve awaits this when it stops the replica; a constructor that failed has nothing to close.
+        if hasattr(self, "_retriever"):
+            await self._retriever.close()

@@ -1,0 +1,77 @@
+"""The deployments of a graph, with the options that its settings mean. The three graphs differ only in which of them they bind."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.serve import Application
+
+from bgeserve.settings import EmbedderSettings, IngressSettings, ModelSettings, QdrantEdgeSettings, Replicas, RerankerSettings
+from deployments.embedder import EmbedderDeployment
+from deployments.ingress import Index, Ingress, Model
+from deployments.reranker import RerankerDeployment
+from deployments.retriever import RetrieverDeployment
+
+COMMON: dict[str, Any] = {
+    # Our own queues decide who waits and who is refused, so Serve must hand over far more than one batch's worth.
+    "max_ongoing_requests": 1000,
+    # A wedged replica is replaced within about 20 s; one that computes a large batch is not mistaken for it.
+    "health_check_period_s": 5,
+    "health_check_timeout_s": 15,
+    # A replica that leaves finishes what it has, for as long as a request may take by default.
+    "graceful_shutdown_wait_loop_s": 0.5,
+    "graceful_shutdown_timeout_s": 30,
+}
+
+
+def embedders(settings: Mapping[str, EmbedderSettings]) -> dict[str, Model]:
+    return {
+        name: Model(EmbedderDeployment.options(name=f"embedder-{name}", **_model_options(model)).bind(name, model), model)
+        for name, model in settings.items()
+    }
+
+
+def rerankers(settings: Mapping[str, RerankerSettings]) -> dict[str, Model]:
+    return {
+        name: Model(RerankerDeployment.options(name=f"reranker-{name}", **_model_options(model)).bind(name, model), model)
+        for name, model in settings.items()
+    }
+
+
+def retriever(settings: QdrantEdgeSettings, embedder: Model) -> Application:
+    """Always one replica: the folder has one owner. It asks the embedder, at start, whether the folder holds this model's vectors."""
+    resources = {settings.node_resource: 0.001} if settings.node_resource else {}
+    return RetrieverDeployment.options(
+        name="retriever",
+        num_replicas=1,
+        ray_actor_options={"num_cpus": settings.cpus, "resources": resources},
+        **COMMON,
+    ).bind(settings, embedder.handle)
+
+
+def ingress(settings: IngressSettings, embedders: Mapping[str, Model], rerankers: Mapping[str, Model], index: Index | None) -> Application:
+    return Ingress.options(
+        name="ingress",
+        ray_actor_options={"num_cpus": settings.cpus},
+        **_replica_options(settings.replicas),
+        **COMMON,
+    ).bind(settings, embedders, rerankers, index)
+
+
+def _model_options(settings: ModelSettings) -> dict[str, Any]:
+    return {
+        "ray_actor_options": {"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        **_replica_options(settings.replicas),
+        **COMMON,
+    }
+
+
+def _replica_options(replicas: Replicas) -> dict[str, Any]:
+    if replicas.min == replicas.max:
+        return {"num_replicas": replicas.min}
+    return {
+        "autoscaling_config": {
+            "min_replicas": replicas.min,
+            "max_replicas": replicas.max,
+            "target_ongoing_requests": replicas.target_ongoing_requests,
+        }
+    }
