@@ -1,0 +1,190 @@
+"""A model's folder: where it is, and what its own files say about it.
+
+Knows file names and JSON. Does not load weights and does not know settings. What is wrong is a CheckpointError that names the file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+
+from bgeserve.catalog import Family, Pooling
+from bgeserve.errors import CheckpointError
+from bgeserve.models.packing import PositionScheme
+
+SPARSE_HEAD = "sparse_linear.pt"
+MULTI_VECTOR_HEAD = "colbert_linear.pt"
+
+_DESCRIPTION_FILES = ["*.json", "*.txt", "*.model", SPARSE_HEAD, MULTI_VECTOR_HEAD]
+_POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
+_LEGACY_POOLING_KEYS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "lasttoken",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    folder: Path
+    config: Mapping[str, Any]
+    family: Family
+    positions: PositionScheme
+    weight_files: tuple[Path, ...]
+    pooling: Pooling | None
+    """As its sentence-transformers files say; None where it has none."""
+    max_tokens: int
+    """Special tokens included."""
+    query_prompt: str | None
+    """Of its sentence-transformers files; None where they have none."""
+
+    @staticmethod
+    def read(folder: Path, stated_max_tokens: int | None = None) -> Checkpoint:
+        """What the folder's files say; `stated_max_tokens` counts where they are silent."""
+        config = _read_json(folder / "config.json")
+        family = _family(folder, config)
+        positions = PositionScheme(int(config.get("pad_token_id", 1)) if family == "xlm-roberta" else None)
+        return Checkpoint(
+            folder=folder,
+            config=config,
+            family=family,
+            positions=positions,
+            weight_files=_weight_files(folder),
+            pooling=_pooling(folder),
+            max_tokens=_max_tokens(folder, config, positions, stated_max_tokens),
+            query_prompt=_query_prompt(folder),
+        )
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.config["hidden_size"])
+
+    @property
+    def head_files(self) -> tuple[Path, ...]:
+        """Those of BGE-M3's two heads that are there."""
+        return tuple(file for name in (SPARSE_HEAD, MULTI_VECTOR_HEAD) if (file := self.folder / name).is_file())
+
+
+def locate(model: str, revision: str | None = None) -> Path:
+    """Folder of a local path, of `package:NAME`, or of a hub name (downloaded unless the cache has it; HF_HUB_OFFLINE is honoured)."""
+    if model.startswith("package:"):
+        return _package_folder(model.removeprefix("package:"))
+    if Path(model).is_dir():
+        return Path(model)
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise CheckpointError(f"model is {model!r}: no such folder, and not a hub name (owner/name) or package:NAME", field="model")
+    return _hub_folder(model, revision)
+
+
+def _package_folder(name: str) -> Path:
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    if found is None or found.origin is None:
+        raise CheckpointError(f"model is 'package:{name}', but no Python package {name!r} is installed", field="model")
+    folder = Path(found.origin).parent / "model"
+    if not folder.is_dir():
+        raise CheckpointError(f"package {name!r} carries no model: {folder} is not a folder", field="model")
+    return folder
+
+
+def _hub_folder(name: str, revision: str | None) -> Path:
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_DESCRIPTION_FILES, "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_DESCRIPTION_FILES, "pytorch_model*.bin"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise CheckpointError(f"model {name!r}{at} is neither in the hub cache nor downloadable: {error}", field="model") from error
+    return folder
+
+
+def _family(folder: Path, config: Mapping[str, Any]) -> Family:
+    family = config.get("model_type")
+    if family not in get_args(Family):
+        raise CheckpointError(f"{folder / 'config.json'}: model_type is {family!r}; known here: {', '.join(get_args(Family))}")
+    if (position_type := config.get("position_embedding_type", "absolute")) != "absolute":
+        raise CheckpointError(f"{folder / 'config.json'}: position_embedding_type is {position_type!r}; only absolute is known here")
+    return cast(Family, family)
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            files = tuple(folder / shard for shard in sorted(set(_read_json(index)["weight_map"].values())))
+        elif (folder / name).is_file():
+            files = (folder / name,)
+        else:
+            continue
+        for file in files:
+            _check_whole(file)
+        return files
+    raise CheckpointError(f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin, nor an index of either")
+
+
+def _check_whole(file: Path) -> None:
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing: the index of the weights names it")
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="numpy"):  # checks the header against the file's length
+                pass
+        except SafetensorError as error:
+            raise CheckpointError(f"{file} is not whole: {error}") from error
+
+
+def _pooling(folder: Path) -> Pooling | None:
+    if not (folder / "modules.json").is_file():
+        return None
+    pooling: Pooling | None = None
+    for module in cast(list[dict[str, str]], _read_json(folder / "modules.json")):
+        kind = module["type"].rpartition(".")[2]
+        if kind == "Pooling":
+            pooling = _read_pooling(folder / module["path"] / "config.json")
+        elif kind not in ("Transformer", "Normalize"):
+            raise CheckpointError(f"{folder / 'modules.json'}: module {kind!r} is not known here (Transformer, Pooling, Normalize are)")
+    return pooling
+
+
+def _read_pooling(file: Path) -> Pooling:
+    config = _read_json(file)
+    modes = config.get("pooling_mode") or [mode for key, mode in _LEGACY_POOLING_KEYS.items() if config.get(key)]
+    modes = [modes] if isinstance(modes, str) else list(modes)
+    if len(modes) != 1 or modes[0] not in _POOLINGS:
+        raise CheckpointError(f"{file}: pooling is {modes}; exactly one of {sorted(_POOLINGS)} is known here")
+    return _POOLINGS[modes[0]]
+
+
+def _max_tokens(folder: Path, config: Mapping[str, Any], positions: PositionScheme, stated: int | None) -> int:
+    # sentence_bert_config.json first: tokenizer files of published models disagree with it, and it is what users of the model get.
+    most = int(config["max_position_embeddings"]) - positions.first
+    told = _optional_json(folder / "sentence_bert_config.json").get("max_seq_length")
+    told = told or _optional_json(folder / "tokenizer_config.json").get("model_max_length") or stated
+    return most if told is None else min(int(told), most)
+
+
+def _query_prompt(folder: Path) -> str | None:
+    return _optional_json(folder / "config_sentence_transformers.json").get("prompts", {}).get("query")
+
+
+def _optional_json(file: Path) -> dict[str, Any]:
+    return _read_json(file) if file.is_file() else {}
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} is missing") from error
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error

@@ -1,0 +1,43 @@
+"""The machine under a model: device, dtype, threads, and what running out of memory looks like."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from bgeserve.errors import SettingsError
+from bgeserve.settings import ModelSettings
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(settings: ModelSettings) -> torch.device:
+    """Raises SettingsError when CUDA is asked for and not there: a silent fall back to CPU would be a hundred times slower."""
+    device = settings.resolved_device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(f"{settings.model}: device is cuda, but torch {torch.__version__} finds no CUDA device here", field="device")
+    return torch.device(device)
+
+
+def choose_dtype(dtype: Literal["auto", "float32", "bfloat16", "float16"], device: torch.device) -> torch.dtype:
+    if dtype != "auto":
+        return _DTYPES[dtype]
+    in_hardware = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_computes_bfloat16()
+    return torch.bfloat16 if in_hardware else torch.float32
+
+
+def worker_init(settings: ModelSettings) -> None:
+    """Run once in each worker thread: several workers share the CPU's cores evenly (torch keeps the number per thread)."""
+    torch.set_num_threads(max(1, int(settings.cpus) // settings.resolved_workers))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch may succeed where this one failed."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _cpu_computes_bfloat16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,174 @@
+"""Texts to ids, once per replica: one fast tokenizer with its own truncation and padding switched off; cutting is done on ids.
+
+Knows the checkpoint's special tokens and a limit. Does not know models or batches. Every method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoTokenizer
+
+from bgeserve.errors import CheckpointError, InvalidRequest
+
+Int32Array = NDArray[np.int32]
+
+CHARS_PER_TOKEN = 8
+"""More than any natural text has: the prefix of an over-long text that is tokenised first."""
+UNBROKEN_SLACK_TOKENS = 128
+"""A prefix that ends inside a word may differ from the whole text in its last tokens. WordPiece: within that one word, at most 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSequence:
+    """What the transformer sees of one text or pair, special tokens included."""
+
+    ids: Int32Array
+    truncated: bool = False
+    type_ids: Int32Array | None = None
+    """None where all are 0."""
+
+    @property
+    def cost(self) -> int:
+        """Tokens that a forward computes for it."""
+        return len(self.ids)
+
+
+class Tokenizer:
+    """The checkpoint's tokenizer with a limit of `max_tokens`, special tokens included."""
+
+    def __init__(self, folder: Path, max_tokens: int) -> None:
+        try:
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder}: its tokenizer cannot be loaded: {error}") from error
+        self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+        if self._backend is None:
+            raise CheckpointError(f"{folder}: {type(tokenizer).__name__} is not a fast tokenizer (no tokenizer.json)")
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self.max_tokens = max_tokens
+        self.vocabulary_size = int(self._backend.get_vocab_size(with_added_tokens=True))
+        special = (tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+        self.special_ids: tuple[int, ...] = tuple(i for i in special if i is not None)
+        """Ids of cls, eos, pad and unk: they carry no lexical weight."""
+        self._single = _Template.of(self._backend.encode("a"))
+        self._pair = _Template.of(self._backend.encode("a", "a"))
+
+    def encode(self, texts: Sequence[str], *, truncate: bool = True, field: str = "texts") -> list[TokenSequence]:
+        """Ids of each text; over the limit, the first ones. Raises InvalidRequest: over it with truncate=False, or a lone surrogate."""
+        before, after = self._single.parts
+        room = self.max_tokens - len(before) - len(after)
+        sequences: list[TokenSequence] = []
+        for i, ids in enumerate(self._body_ids(texts, room, field)):
+            if len(ids) > room and not truncate:
+                raise self._over_limit(f"{field}[{i}]", len(ids) + len(before) + len(after))
+            sequences.append(TokenSequence(np.array([*before, *ids[:room], *after], np.int32), truncated=len(ids) > room))
+        return sequences
+
+    def encode_pairs(self, query: str, passages: Sequence[str], *, truncate: bool = True) -> list[TokenSequence]:
+        """Ids of the query with each passage: the query cut to 3/4 of the limit, then the passage to what is left.
+
+        As FlagEmbedding defines it on ids (inference/reranker/encoder_only/base.py). Raises InvalidRequest as `encode` does.
+        """
+        before, between, after = self._pair.parts
+        query_room = self.max_tokens * 3 // 4
+        (query_ids,) = self._body_ids([query], query_room, "query")
+        if len(query_ids) > query_room and not truncate:
+            raise InvalidRequest(f"query has at least {len(query_ids)} tokens; the limit is {query_room}", field="query")
+        head = [*before, *query_ids[:query_room], *between]
+        room = max(0, self.max_tokens - len(head) - len(after))
+        sequences: list[TokenSequence] = []
+        for i, ids in enumerate(self._body_ids(passages, room, "passages")):
+            if len(ids) > room and not truncate:
+                raise self._over_limit(f"passages[{i}] with the query", len(head) + len(ids) + len(after))
+            pair = np.array([*head, *ids[:room], *after], np.int32)
+            cut = len(query_ids) > query_room or len(ids) > room
+            sequences.append(TokenSequence(pair, cut, self._pair_types(len(head), len(pair))))
+        return sequences
+
+    def _pair_types(self, head: int, total: int) -> Int32Array | None:
+        if not self._pair.second_type:
+            return None
+        types = np.zeros(total, np.int32)
+        types[head:] = self._pair.second_type
+        return types
+
+    def _body_ids(self, texts: Sequence[str], limit: int, field: str) -> list[list[int]]:
+        """Ids of each text without special tokens: all of them, or, of a longer text, more than `limit` whose first `limit` are right.
+
+        A text far over the limit is tokenised by a growing prefix, so that a megabyte costs what its first tokens cost.
+        """
+        prefixes = [_prefix(text, (limit + 1) * CHARS_PER_TOKEN) for text in texts]
+        try:
+            all_ids = self._encode_batch([p.text for p in prefixes])
+            for i, prefix in enumerate(prefixes):
+                while not prefix.whole and len(all_ids[i]) <= (limit if prefix.at_boundary else 2 * limit + UNBROKEN_SLACK_TOKENS):
+                    prefix = _prefix(texts[i], 4 * prefix.asked)
+                    (all_ids[i],) = self._encode_batch([prefix.text])
+        except (TypeError, UnicodeEncodeError):
+            _refuse_lone_surrogates(texts, field)
+            raise
+        return all_ids
+
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _over_limit(self, what: str, tokens: int) -> InvalidRequest:
+        message = f"{what} has at least {tokens} tokens; the limit is {self.max_tokens}, and truncate is false"
+        return InvalidRequest(message, field=what.split("[")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """The special tokens around and between texts, as the tokenizer itself places them."""
+
+    parts: tuple[tuple[int, ...], ...]
+    second_type: int
+    """Token type of the second text and what follows it."""
+
+    @staticmethod
+    def of(encoding: Any) -> _Template:
+        sequence_ids = cast(list[int | None], encoding.sequence_ids)
+        parts: list[list[int]] = [[]]
+        previous: int | None = None
+        for token, sequence in zip(cast(list[int], encoding.ids), sequence_ids, strict=True):
+            if sequence is None:
+                parts[-1].append(token)
+            elif sequence != previous:
+                parts.append([])
+            previous = sequence if sequence is not None else previous
+        return _Template(tuple(tuple(part) for part in parts), int(encoding.type_ids[-1]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    text: str
+    asked: int
+    whole: bool
+    at_boundary: bool
+    """It ends where a space begins: no token of the whole text crosses its end."""
+
+
+def _prefix(text: str, asked: int) -> _Prefix:
+    if len(text) <= asked:
+        return _Prefix(text, asked, whole=True, at_boundary=True)
+    low = asked // 2
+    space = max(text.rfind(" ", low, asked), text.rfind("\n", low, asked))
+    if space < 0:
+        return _Prefix(text[:asked], asked, whole=False, at_boundary=False)
+    return _Prefix(text[:space].rstrip(), asked, whole=False, at_boundary=True)
+
+
+def _refuse_lone_surrogates(texts: Sequence[str], field: str) -> None:
+    for i, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            message = f"{field}[{i}] has a lone surrogate ({text[error.start]!a}) at character {error.start}: no UTF-8 text can hold it"
+            raise InvalidRequest(message, field=field) from error
