@@ -1,0 +1,175 @@
+"""A model that answers calls: tokenise -> queue -> packed forward -> one answer per call, in one process.
+
+Knows which thread does what: the event loop only waits, one thread tokenises, the executor's workers compute. Does not know clusters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from time import monotonic
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from bgeserve.executor import Executor
+from bgeserve.models.embedder import Row, load_embedder
+from bgeserve.models.reranker import LateInteractionItem, load_reranker
+from bgeserve.models.runtime import worker_init
+from bgeserve.models.tokenizing import TokenSequence
+from bgeserve.observe import Observer
+from bgeserve.settings import EmbedderSettings, ModelSettings, RerankerSettings
+from bgeserve.types import Embeddings, InputType, Lane, ModelInfo, Output, Scores
+
+WARM_UP_TEXT = "warm-up " * 30
+WARM_UP_BATCHES_PER_WORKER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedItem:
+    """One text, and which of its vectors are wanted: texts that want different ones share a forward."""
+
+    sequence: TokenSequence
+    outputs: Sequence[Output]
+
+    @property
+    def cost(self) -> int:
+        return self.sequence.cost
+
+
+class EmbedderEngine:
+    """Implements `protocols.Embedder`. Construction raises CheckpointError or SettingsError and ends warm."""
+
+    def __init__(self, name: str, settings: EmbedderSettings, observer: Observer | None = None) -> None:
+        self._name = name
+        self._model = load_embedder(settings)
+        self._runner: _Runner[EmbedItem, Row] = _Runner(settings, self._forward, observer)
+        self._runner.warm_up(self._tokenize([WARM_UP_TEXT], self._model.info.outputs, "document", True))
+
+    async def info(self) -> ModelInfo:
+        info = self._model.info
+        return ModelInfo(self._name, "embedder", info.model, info.max_tokens, info.outputs, info.dimensions, info.fingerprint)
+
+    async def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        outputs: Sequence[Output] = ("dense",),
+        input_type: InputType = "document",
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Embeddings:
+        self._model.check_outputs(outputs)
+        items, rows = await self._runner.run(partial(self._tokenize, texts, outputs, input_type, truncate), lane, timeout_s)
+        dense = [row.dense for row in rows if row.dense is not None]
+        return Embeddings(
+            fingerprint=self._model.info.fingerprint,
+            tokens=[item.cost for item in items],
+            truncated=[item.sequence.truncated for item in items],
+            dense=np.array(dense, np.float32).reshape(len(dense), self._model.info.dimensions) if "dense" in outputs else None,
+            sparse=[row.sparse for row in rows if row.sparse is not None] if "sparse" in outputs else None,
+            multi_vector=[row.multi_vector for row in rows if row.multi_vector is not None] if "multi_vector" in outputs else None,
+        )
+
+    def check_health(self) -> None:
+        """Raises ComputeError when the process should be replaced."""
+        self._runner.check_health()
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def _tokenize(self, texts: Sequence[str], outputs: Sequence[Output], input_type: InputType, truncate: bool) -> list[EmbedItem]:
+        return [EmbedItem(sequence, outputs) for sequence in self._model.tokenize(texts, input_type, truncate)]
+
+    def _forward(self, items: Sequence[EmbedItem]) -> list[Row]:
+        return self._model.forward([item.sequence for item in items], [item.outputs for item in items])
+
+
+class RerankerEngine:
+    """Implements `protocols.Reranker`. Construction raises CheckpointError or SettingsError and ends warm."""
+
+    def __init__(self, name: str, settings: RerankerSettings, observer: Observer | None = None) -> None:
+        self._name = name
+        self._model = load_reranker(settings)
+        forward: Callable[..., list[float]] = self._model.forward
+        self._runner: _Runner[TokenSequence | LateInteractionItem, float] = _Runner(settings, forward, observer)
+        self._runner.warm_up(self._model.tokenize("warm-up", [WARM_UP_TEXT]))
+
+    async def info(self) -> ModelInfo:
+        info = self._model.info
+        return ModelInfo(self._name, "reranker", info.model, info.max_tokens)
+
+    async def rerank(
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Scores:
+        items, raw = await self._runner.run(partial(self._model.tokenize, query, passages, truncate), lane, timeout_s)
+        return Scores(
+            raw=np.array(raw, np.float32),
+            normalized=np.array([self._model.normalize(score) for score in raw], np.float32),
+            tokens=[item.cost for item in items],
+            truncated=[item.truncated for item in items],
+        )
+
+    def check_health(self) -> None:
+        """Raises ComputeError when the process should be replaced."""
+        self._runner.check_health()
+
+    def close(self) -> None:
+        self._runner.close()
+
+
+class _HasCost(Protocol):
+    @property
+    def cost(self) -> int:
+        """In tokens."""
+        ...
+
+
+T = TypeVar("T", bound=_HasCost)
+R = TypeVar("R")
+
+
+class _Runner(Generic[T, R]):
+    """The threads of one model: one that tokenises, so that the workers and the event loop never do, and the executor's."""
+
+    def __init__(self, settings: ModelSettings, compute: Callable[[list[T]], Sequence[R]], observer: Observer | None) -> None:
+        self._full_warm_up_tokens = WARM_UP_BATCHES_PER_WORKER * settings.resolved_workers * settings.resolved_max_batch_tokens
+        self._tokenizer_thread = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._executor: Executor[T, R] = Executor(
+            compute,
+            max_batch_tokens=settings.resolved_max_batch_tokens,
+            bulk_share=settings.bulk_share,
+            max_queue_s=settings.max_queue_s,
+            workers=settings.resolved_workers,
+            worker_init=partial(worker_init, settings),
+            observer=observer,
+        )
+
+    def warm_up(self, items: Sequence[T]) -> None:
+        """Compute full batches of copies, so that the first caller finds everything warm and the speed is known from the start."""
+        copies = [*items] * (self._full_warm_up_tokens // sum(item.cost for item in items) + 1)
+        self._executor.submit(copies, [item.cost for item in copies], lane="interactive", deadline=inf).result()
+
+    async def run(self, tokenize: Callable[[], Sequence[T]], lane: Lane, timeout_s: float | None) -> tuple[Sequence[T], list[R]]:
+        deadline = inf if timeout_s is None else monotonic() + timeout_s
+        items = await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, tokenize)
+        future = self._executor.submit(items, [item.cost for item in items], lane=lane, deadline=deadline)
+        return items, await asyncio.wrap_future(future)
+
+    def check_health(self) -> None:
+        self._executor.check_health()
+
+    def close(self) -> None:
+        self._tokenizer_thread.shutdown(cancel_futures=True)
+        self._executor.close()
