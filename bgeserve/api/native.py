@@ -1,9 +1,8 @@
-"""Our own dialect: `/v1/encode` (every kind of vector from one text), `/v1/search`, `/v1/models`. Schema and mapping together."""
+"""Our own dialect: `/v1/encode` (every kind of vector from one text) and `/v1/search`. Schema and mapping together."""
 
 from __future__ import annotations
 
-from time import time
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from typing_extensions import TypedDict
@@ -15,7 +14,6 @@ from bgeserve.api.schema import (
     CollectionName,
     Finite,
     JsonFilter,
-    Nothing,
     Offset,
     TextOrTexts,
     UpToMaxTopK,
@@ -26,7 +24,7 @@ from bgeserve.api.schema import (
     total,
 )
 from bgeserve.protocols import SearchRequest
-from bgeserve.types import Embeddings, Hit, InputType, Mode, ModelInfo, Output, SearchAnswer
+from bgeserve.types import Embeddings, Hit, InputType, Mode, Output, SearchAnswer
 
 MAX_HITS = 50_000
 """Queries times top_k of one request: each hit carries its text."""
@@ -229,53 +227,7 @@ def _hit(hit: Hit) -> HitResponse:
     }
 
 
-# -- models ----------------------------------------------------------------------------------------------------------------------------
-
-_STARTED = int(time())
-
-
-class ModelResponse(TypedDict):
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    role: Literal["embedder", "reranker"]
-    model: str
-    max_tokens: int
-    outputs: list[Output]
-    dimensions: int | None
-    fingerprint: str | None
-    replicas: int
-
-
-class ModelsResponse(TypedDict):
-    object: Literal["list"]
-    data: list[ModelResponse]
-
-
-async def models(call: Call, body: Nothing) -> Answer:
-    response: ModelsResponse = {"object": "list", "data": [_model(info) for info in await call.backend.models()]}
-    return Answer(lambda: response)
-
-
-def _model(info: ModelInfo) -> ModelResponse:
-    return {
-        "id": info.name,
-        "object": "model",
-        "created": _STARTED,
-        "owned_by": "bge-serve",
-        "role": info.role,
-        "model": info.model,
-        "max_tokens": info.max_tokens,
-        "outputs": list(info.outputs),
-        "dimensions": info.dimensions,
-        "fingerprint": info.fingerprint,
-        "replicas": info.replicas,
-    }
-
-
 OPERATIONS = (
     Operation("POST", "/v1/encode", "Dense, sparse and multi-vector outputs of texts, in one pass", EncodeBody, EncodeResponse, encode),
     Operation("POST", "/v1/search", "Embed, retrieve and rerank", SearchBody, SearchResponse, search),
-    Operation("GET", "/v1/models", "The deployed models", Nothing, ModelsResponse, models),
 )

@@ -1,10 +1,12 @@
-"""OpenAI's `/v1/embeddings`, for the clients that speak it. Schema and mapping together.
+"""OpenAI's `/v1/embeddings` and `/v1/models`, for the clients that speak it. Schema and mapping together.
 
-https://platform.openai.com/docs/api-reference/embeddings. `input_type` is ours: without it a text is embedded as a document.
+https://platform.openai.com/docs/api-reference/embeddings. `input_type` is ours (without it a text is embedded as a document), and so are
+the fields of a model from `role` on.
 """
 
 from __future__ import annotations
 
+from time import time
 from typing import Annotated, Literal, cast
 
 from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema
@@ -13,9 +15,9 @@ from typing_extensions import TypedDict
 from bgeserve.api.encoding import EncodingFormat, Vector, vector
 from bgeserve.api.native import TokenUsage, json_bytes
 from bgeserve.api.operation import Answer, Call, Operation
-from bgeserve.api.schema import TEXT_SCHEMA, TEXTS_SCHEMA, Body, as_list, brief, check_text_or_texts, cut_indices, refuse, total
+from bgeserve.api.schema import TEXT_SCHEMA, TEXTS_SCHEMA, Body, Nothing, as_list, brief, check_text_or_texts, cut_indices, refuse, total
 from bgeserve.errors import InvalidRequest
-from bgeserve.types import Embeddings, InputType
+from bgeserve.types import Embeddings, InputType, ModelInfo, Output
 
 
 def _refuse_token_ids(sent: object, info: ValidationInfo) -> str | list[str]:
@@ -86,4 +88,50 @@ def _response(vectors: Embeddings, model: str, encoding: EncodingFormat) -> Embe
     }
 
 
-OPERATIONS = (Operation("POST", "/v1/embeddings", "Dense vectors in OpenAI's shape", EmbeddingsBody, EmbeddingsResponse, embeddings),)
+_STARTED = int(time())
+
+
+class ModelResponse(TypedDict):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    role: Literal["embedder", "reranker"]
+    model: str
+    max_tokens: int
+    outputs: list[Output]
+    dimensions: int | None
+    fingerprint: str | None
+    replicas: int
+
+
+class ModelsResponse(TypedDict):
+    object: Literal["list"]
+    data: list[ModelResponse]
+
+
+async def models(call: Call, body: Nothing) -> Answer:
+    response: ModelsResponse = {"object": "list", "data": [_model(info) for info in await call.backend.models()]}
+    return Answer(lambda: response)
+
+
+def _model(info: ModelInfo) -> ModelResponse:
+    return {
+        "id": info.name,
+        "object": "model",
+        "created": _STARTED,
+        "owned_by": "bge-serve",
+        "role": info.role,
+        "model": info.model,
+        "max_tokens": info.max_tokens,
+        "outputs": list(info.outputs),
+        "dimensions": info.dimensions,
+        "fingerprint": info.fingerprint,
+        "replicas": info.replicas,
+    }
+
+
+OPERATIONS = (
+    Operation("POST", "/v1/embeddings", "Dense vectors in OpenAI's shape", EmbeddingsBody, EmbeddingsResponse, embeddings),
+    Operation("GET", "/v1/models", "The deployed models, in OpenAI's shape", Nothing, ModelsResponse, models),
+)

@@ -10,13 +10,14 @@ Exit codes: 0 done, 1 the service or the machine said no, 2 wrong usage, 130 int
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 
+from bgeserve.cli import embed, index, rerank, search, status
 from bgeserve.errors import BgeServeError
 
-COMMANDS: tuple[ModuleType, ...] = ()
+COMMANDS = (index, search, embed, rerank, status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,9 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()
     except BgeServeError as error:
         print(f"bge-serve: {error.message}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # `bge-serve ... | head` has seen enough; the interpreter would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return 130
+    return code

@@ -1,0 +1,168 @@
+"""When a client sends, how long it waits before it sends again, and which error a failure is. Does no I/O: a generator says Send or Wait
+and is told what came of it, so that the sync and the async client cannot differ.
+
+Every call of the API may be repeated safely, so failures that may pass are retried within the deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from random import uniform
+from time import monotonic
+from typing import Any, TypeVar
+
+import httpx
+
+from bgeserve import errors, wire
+from bgeserve.errors import BgeServeError, DeadlineExceeded, RequestError, ServiceError, Unavailable
+
+T = TypeVar("T")
+
+CONNECT_RETRY_S = 3.0
+"""How long a service that cannot be reached is tried: within that time a front sends to another replica than the one that died."""
+GRACE_S = 1.0
+"""The service ends a call at its deadline with an answer that says more than our own timeout would; that may still be on its way."""
+POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    timeout_s: float
+    """Of a call that states none, retries included."""
+    retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    request: wire.Request[Any]
+    content: bytes | None
+    timeout_s: float
+
+    def arguments(self) -> dict[str, Any]:
+        """Of httpx's `request`."""
+        headers = {"x-timeout-ms": str(max(1, int(self.timeout_s * 1000)))}
+        if self.content is not None:
+            headers["content-type"] = "application/json"
+        if self.request.lane is not None:
+            headers["x-lane"] = self.request.lane
+        return {
+            "method": self.request.method,
+            "url": self.request.path,
+            "params": self.request.query,
+            "content": self.content,
+            "headers": headers,
+            "timeout": self.timeout_s + GRACE_S,
+        }
+
+
+Wait = float
+"""Seconds."""
+Outcome = httpx.Response | httpx.TransportError | None
+"""Of a Send: an answer or why there is none. Of a Wait: None."""
+Steps = Generator[Send | Wait, Outcome, T]
+
+
+def attempts(request: wire.Request[T], policy: Policy) -> Steps[T]:
+    """Until there is an answer, an error that will not pass, or no time left."""
+    content = request.content()
+    timeout_s = policy.timeout_s if request.timeout_s is None else request.timeout_s
+    started = monotonic()
+    failures = 0
+    while True:
+        left_s = started + timeout_s - monotonic()
+        outcome = yield Send(request, content, max(left_s, 0.001))
+        if isinstance(outcome, httpx.Response) and outcome.status_code in request.accepted:
+            return _answer(request, outcome)
+        error = _error(outcome, timeout_s)
+        wait_s = _wait_s(error, failures, monotonic() - started) if policy.retry else None
+        if wait_s is None or monotonic() + wait_s >= started + timeout_s:
+            raise error
+        failures += 1
+        yield wait_s
+
+
+def polls(timeout_s: float) -> Steps[None]:
+    """Until the service is ready. Raises Unavailable, saying what it still waits for."""
+    request = wire.ready()
+    started = monotonic()
+    while True:
+        outcome = yield Send(request, None, max(started + timeout_s - monotonic(), POLL_S))
+        if isinstance(outcome, httpx.Response) and outcome.status_code in request.accepted:
+            readiness = _answer(request, outcome)
+            if readiness.ready:
+                return
+            problem = f"it waits for {', '.join(readiness.waiting_for)}"
+        else:
+            error = _error(outcome, timeout_s)
+            if isinstance(error, RequestError):
+                raise error
+            problem = error.message
+        if monotonic() + POLL_S >= started + timeout_s:
+            raise Unavailable(f"the service is not ready after {timeout_s:g} s: {problem}")
+        yield POLL_S
+
+
+def _answer(request: wire.Request[T], response: httpx.Response) -> T:
+    try:
+        return request.parse(response.json())
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ServiceError(f"{response.request.url} answered something that is not this API's: {response.text[:200]!r}") from error
+
+
+def _wait_s(error: BgeServeError, failures: int, elapsed_s: float) -> float | None:
+    """None: sending again would not help."""
+    if error.retry_after_s is not None:
+        # Everyone who was refused hears the same number: not all of them should come back at once.
+        return error.retry_after_s * uniform(1, 1.1)
+    if isinstance(error, Unavailable) and elapsed_s < CONNECT_RETRY_S:
+        return min(0.05 * 2**failures, 1.0) * uniform(0.5, 1)
+    return None
+
+
+def _error(outcome: Outcome, timeout_s: float) -> BgeServeError:
+    if isinstance(outcome, httpx.TimeoutException):
+        return DeadlineExceeded(f"no answer within {timeout_s:g} s")
+    if isinstance(outcome, httpx.Response):
+        return _error_of_answer(outcome)
+    return Unavailable(f"the service cannot be reached: {outcome}")
+
+
+def _error_of_answer(response: httpx.Response) -> BgeServeError:
+    """The error that the service raised; by status alone where something in between (a proxy) answered."""
+    try:
+        detail = response.json()["error"]
+        message, field, code = str(detail["message"]), detail["param"], detail["code"]
+    except (ValueError, KeyError, TypeError):
+        message, field, code = f"{response.status_code} from {response.request.url}: {response.text[:200]!r}", None, None
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(response.status_code) or (RequestError if response.status_code < 500 else ServiceError)
+    retry_after = response.headers.get("retry-after", "")
+    return kind(message, field=field, retry_after_s=float(retry_after) if retry_after.isdecimal() else None)
+
+
+_RAISED_BY_SERVICES: tuple[type[BgeServeError], ...] = (
+    errors.InvalidRequest,
+    errors.Unauthorized,
+    errors.NotFound,
+    errors.UnknownModel,
+    errors.WrongRole,
+    errors.FingerprintMismatch,
+    errors.StaleWrite,
+    errors.TooLarge,
+    errors.Overloaded,
+    errors.ReplicaFull,
+    errors.Unavailable,
+    errors.StorageFull,
+    errors.DeadlineExceeded,
+    errors.ComputeError,
+)
+_BY_CODE: dict[str | None, type[BgeServeError]] = {kind.code: kind for kind in _RAISED_BY_SERVICES}
+_BY_STATUS: dict[int, type[BgeServeError]] = {
+    401: errors.Unauthorized,
+    404: errors.NotFound,
+    413: errors.TooLarge,
+    429: errors.Overloaded,
+    502: errors.Unavailable,  # a front whose replica died in the middle
+    503: errors.Unavailable,
+    504: errors.DeadlineExceeded,
+}

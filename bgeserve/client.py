@@ -1,0 +1,254 @@
+"""The Python client, sync and async: `Client("http://127.0.0.1:8000").search("how do I parse command line arguments")`.
+
+What is asked and answered is in `wire`, when something is sent again in `attempts`; the two clients only send and sleep, each in its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+
+from bgeserve import wire
+from bgeserve.attempts import Outcome, Policy, Send, Steps, attempts, polls
+from bgeserve.errors import InvalidRequest
+from bgeserve.protocols import Readiness
+from bgeserve.types import CollectionInfo, Document, Embeddings, Float32Array, Hit, ModelInfo, Scores, SearchAnswer, WriteResult
+
+T = TypeVar("T")
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class Client:
+    """Raises the errors of `bgeserve.errors`: what the service refused, `Unavailable` when it cannot be reached, `DeadlineExceeded`.
+
+    url: default BGE_SERVE_URL, else http://127.0.0.1:8000. api_key: default BGE_SERVE_API_KEY. timeout_s: of a call, retries included.
+    retry: whether calls that were refused for now (429, 503) or not received are sent again within that time.
+    """
+
+    def __init__(self, url: str | None = None, *, api_key: str | None = None, timeout_s: float = 30, retry: bool = True) -> None:
+        self._policy = Policy(timeout_s, retry)
+        self._http = httpx.Client(base_url=_base_url(url), headers=_headers(api_key))
+
+    def encode(self, texts: str | Sequence[str], **options: Unpack[wire.EncodeOptions]) -> Embeddings:
+        """Any of the dense, sparse and multi-vector outputs of each text, in order."""
+        return self._call(wire.encode(texts, options))
+
+    def embed(self, texts: str | Sequence[str], **options: Unpack[wire.EmbedOptions]) -> Float32Array:
+        """Dense vectors: float32 [n, dimensions], L2-normalised."""
+        return self._call(wire.embed(texts, options))
+
+    def rerank(self, query: str, passages: Sequence[str], **options: Unpack[wire.RerankOptions]) -> Scores:
+        """Scores of each passage, in the passages' order."""
+        return self._call(wire.rerank(query, passages, options))
+
+    def search(self, query: str, **options: Unpack[wire.SearchOptions]) -> list[Hit]:
+        """Hits, best first."""
+        return self._call(wire.search(query, options))
+
+    def search_many(self, queries: Sequence[str], **options: Unpack[wire.SearchOptions]) -> SearchAnswer:
+        """One list of hits per query, with each stage's time and tokens."""
+        return self._call(wire.search_many(queries, options))
+
+    def put_documents(
+        self,
+        documents: Iterable[Document],
+        *,
+        collection: str = "default",
+        on_progress: Callable[[int], object] | None = None,
+        **options: Unpack[wire.CallOptions],
+    ) -> WriteResult:
+        """Store any number of documents, in requests of bounded size; `on_progress` hears how many are stored so far.
+
+        timeout_s counts for each request. When one fails, those before it are stored; putting all of them again embeds only the rest.
+        """
+        written = WriteResult(0, 0, 0)
+        for batch in wire.split_documents(documents):
+            written = wire.add(written, self._call(wire.put_documents(collection, batch, options)))
+            if on_progress is not None:
+                on_progress(written.upserted + written.unchanged)
+        return written
+
+    def get_documents(self, ids: Sequence[str], *, collection: str = "default", **options: Unpack[wire.CallOptions]) -> list[Document]:
+        """The documents of these ids; those that are not there are left out."""
+        return self._call(wire.get_documents(collection, ids, options))
+
+    def documents(self, *, collection: str = "default", page: int = 100, **options: Unpack[wire.CallOptions]) -> Iterator[Document]:
+        """All documents, in a stable order."""
+        after: str | None = None
+        while True:
+            found, after = self._call(wire.page_of_documents(collection, page, after, options))
+            yield from found
+            if after is None:
+                return
+
+    def delete_documents(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        collection: str = "default",
+        **options: Unpack[wire.CallOptions],
+    ) -> int:
+        """By ids or by filter; answers how many there were."""
+        return self._call(wire.delete_documents(collection, ids, filter, options))
+
+    def collection(self, name: str = "default") -> CollectionInfo:
+        return self._call(wire.collection(name))
+
+    def models(self) -> list[ModelInfo]:
+        return self._call(wire.models())
+
+    def ready(self) -> Readiness:
+        return self._call(wire.ready())
+
+    def wait_until_ready(self, timeout_s: float = 60) -> None:
+        """Raises Unavailable, saying what is still waited for."""
+        self._run(polls(timeout_s))
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(self, request: wire.Request[T]) -> T:
+        return self._run(attempts(request, self._policy))
+
+    def _run(self, steps: Steps[T]) -> T:
+        outcome: Outcome = None
+        try:
+            while True:
+                step = steps.send(outcome)
+                outcome = self._send(step) if isinstance(step, Send) else time.sleep(step)
+        except StopIteration as end:
+            return end.value
+
+    def _send(self, step: Send) -> Outcome:
+        try:
+            return self._http.request(**step.arguments())
+        except httpx.TransportError as error:
+            return error
+
+
+class AsyncClient:
+    """`Client`, to be awaited: the same arguments, answers and errors."""
+
+    def __init__(self, url: str | None = None, *, api_key: str | None = None, timeout_s: float = 30, retry: bool = True) -> None:
+        self._policy = Policy(timeout_s, retry)
+        self._http = httpx.AsyncClient(base_url=_base_url(url), headers=_headers(api_key))
+
+    async def encode(self, texts: str | Sequence[str], **options: Unpack[wire.EncodeOptions]) -> Embeddings:
+        return await self._call(wire.encode(texts, options))
+
+    async def embed(self, texts: str | Sequence[str], **options: Unpack[wire.EmbedOptions]) -> Float32Array:
+        return await self._call(wire.embed(texts, options))
+
+    async def rerank(self, query: str, passages: Sequence[str], **options: Unpack[wire.RerankOptions]) -> Scores:
+        return await self._call(wire.rerank(query, passages, options))
+
+    async def search(self, query: str, **options: Unpack[wire.SearchOptions]) -> list[Hit]:
+        return await self._call(wire.search(query, options))
+
+    async def search_many(self, queries: Sequence[str], **options: Unpack[wire.SearchOptions]) -> SearchAnswer:
+        return await self._call(wire.search_many(queries, options))
+
+    async def put_documents(
+        self,
+        documents: Iterable[Document],
+        *,
+        collection: str = "default",
+        on_progress: Callable[[int], object] | None = None,
+        **options: Unpack[wire.CallOptions],
+    ) -> WriteResult:
+        written = WriteResult(0, 0, 0)
+        for batch in wire.split_documents(documents):
+            written = wire.add(written, await self._call(wire.put_documents(collection, batch, options)))
+            if on_progress is not None:
+                on_progress(written.upserted + written.unchanged)
+        return written
+
+    async def get_documents(
+        self, ids: Sequence[str], *, collection: str = "default", **options: Unpack[wire.CallOptions]
+    ) -> list[Document]:
+        return await self._call(wire.get_documents(collection, ids, options))
+
+    async def documents(
+        self, *, collection: str = "default", page: int = 100, **options: Unpack[wire.CallOptions]
+    ) -> AsyncIterator[Document]:
+        after: str | None = None
+        while True:
+            found, after = await self._call(wire.page_of_documents(collection, page, after, options))
+            for document in found:
+                yield document
+            if after is None:
+                return
+
+    async def delete_documents(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        collection: str = "default",
+        **options: Unpack[wire.CallOptions],
+    ) -> int:
+        return await self._call(wire.delete_documents(collection, ids, filter, options))
+
+    async def collection(self, name: str = "default") -> CollectionInfo:
+        return await self._call(wire.collection(name))
+
+    async def models(self) -> list[ModelInfo]:
+        return await self._call(wire.models())
+
+    async def ready(self) -> Readiness:
+        return await self._call(wire.ready())
+
+    async def wait_until_ready(self, timeout_s: float = 60) -> None:
+        await self._run(polls(timeout_s))
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _call(self, request: wire.Request[T]) -> T:
+        return await self._run(attempts(request, self._policy))
+
+    async def _run(self, steps: Steps[T]) -> T:
+        outcome: Outcome = None
+        try:
+            while True:
+                step = steps.send(outcome)
+                outcome = await self._send(step) if isinstance(step, Send) else await asyncio.sleep(step)
+        except StopIteration as end:
+            return end.value
+
+    async def _send(self, step: Send) -> Outcome:
+        try:
+            return await self._http.request(**step.arguments())
+        except httpx.TransportError as error:
+            return error
+
+
+def _base_url(url: str | None) -> str:
+    chosen = url or os.environ.get("BGE_SERVE_URL") or DEFAULT_URL
+    if not chosen.startswith(("http://", "https://")):
+        raise InvalidRequest(f"the service's URL must start with http:// or https://, not {chosen!r}", field="url")
+    return chosen
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    key = api_key or os.environ.get("BGE_SERVE_API_KEY")
+    return {"authorization": f"Bearer {key}"} if key else {}
