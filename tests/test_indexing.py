@@ -1,0 +1,166 @@
+"""Writing through the pipeline into a real store: what changed is embedded, what did not is not, and the later of two writes wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bgeserve.errors import ComputeError, FingerprintMismatch
+from bgeserve.indexing import IndexPipeline, whole
+from bgeserve.protocols import WriteTicket
+from bgeserve.retrieval import StoreRetriever
+from bgeserve.settings import QdrantEdgeSettings
+from bgeserve.types import Chunk, Document, Embeddings, ModelInfo
+
+PUT: dict[str, Any] = {"truncate": True, "lane": "bulk", "timeout_s": None}
+
+
+class CountingEmbedder:
+    """Vectors from the text's length; each text can be held back, and fail."""
+
+    def __init__(self, fingerprint: str = "model-1") -> None:
+        self.fingerprint = fingerprint
+        self.embedded: list[str] = []
+        self.held: dict[str, asyncio.Event] = {}
+        self.begun: dict[str, asyncio.Event] = {}
+
+    def hold(self, text: str) -> None:
+        self.held[text], self.begun[text] = asyncio.Event(), asyncio.Event()
+
+    async def info(self) -> ModelInfo:
+        return ModelInfo("e", "embedder", "m", 512, fingerprint=self.fingerprint)
+
+    async def encode(self, texts: Sequence[str], **options: Any) -> Embeddings:
+        for text in texts:
+            if text in self.held:
+                self.begun[text].set()
+                await self.held[text].wait()
+            if text == "poison":
+                raise ComputeError("poison")
+        self.embedded += texts
+        dense = np.array([[1.0, len(text)] for text in texts], np.float32)
+        dense /= np.linalg.norm(dense, axis=1, keepdims=True)
+        return Embeddings(self.fingerprint, [1] * len(texts), [text.startswith("long") for text in texts], dense=dense)
+
+
+@pytest.fixture
+async def retriever(tmp_path: Path) -> AsyncGenerator[StoreRetriever]:
+    store = StoreRetriever(QdrantEdgeSettings(path=tmp_path / "store", create=True))
+    yield store
+    await store.close()
+
+
+async def stored(retriever: StoreRetriever, id: str) -> str | None:
+    chunks = await retriever.get("default", [id])
+    return chunks[0].text if chunks else None
+
+
+async def test_a_write_is_stored_and_counted(retriever: StoreRetriever) -> None:
+    pipeline = IndexPipeline(CountingEmbedder(), retriever, ["dense"])
+    result = await pipeline.put("default", [Document("a", "one", {"n": 1}), Document("b", "long two")], **PUT)
+    assert (result.upserted, result.unchanged, result.tokens, list(result.truncated)) == (2, 0, 2, ["b"])
+    assert await stored(retriever, "a") == "one"
+    assert (await retriever.describe("default")).state == "ready"
+
+
+async def test_only_what_changed_is_embedded_again(retriever: StoreRetriever) -> None:
+    embedder = CountingEmbedder()
+    pipeline = IndexPipeline(embedder, retriever, ["dense"])
+    await pipeline.put("default", [Document("a", "one"), Document("b", "two"), Document("c", "three", {"x": 1})], **PUT)
+    embedder.embedded.clear()
+    changed = [Document("a", "one"), Document("b", "TWO"), Document("c", "three", {"x": 2}), Document("d", "four")]
+    result = await pipeline.put("default", changed, **PUT)
+    assert embedder.embedded == ["TWO", "three", "four"]
+    assert (result.upserted, result.unchanged) == (3, 1)
+    assert (await pipeline.put("default", changed, **PUT)).upserted == 0
+    assert len(embedder.embedded) == 3
+
+
+async def test_the_write_accepted_later_wins_whichever_is_embedded_first(retriever: StoreRetriever) -> None:
+    embedder = CountingEmbedder()
+    pipeline = IndexPipeline(embedder, retriever, ["dense"])
+    embedder.hold("slow, first")
+    first = asyncio.create_task(pipeline.put("default", [Document("a", "slow, first"), Document("b", "first only")], **PUT))
+    await embedder.begun["slow, first"].wait()
+    await pipeline.put("default", [Document("a", "second")], **PUT)
+    embedder.held["slow, first"].set()
+    await first
+    assert await stored(retriever, "a") == "second"
+    assert await stored(retriever, "b") == "first only"
+
+
+async def test_a_delete_in_between_is_not_undone_by_an_older_write(retriever: StoreRetriever) -> None:
+    embedder = CountingEmbedder()
+    pipeline = IndexPipeline(embedder, retriever, ["dense"])
+    embedder.hold("slow")
+    first = asyncio.create_task(pipeline.put("default", [Document("a", "slow")], **PUT))
+    await embedder.begun["slow"].wait()
+    await retriever.delete("default", ["a"])
+    embedder.held["slow"].set()
+    await first
+    assert await stored(retriever, "a") is None
+
+
+async def test_a_later_write_that_fails_does_not_take_the_earlier_one_with_it(retriever: StoreRetriever) -> None:
+    embedder = CountingEmbedder()
+    pipeline = IndexPipeline(embedder, retriever, ["dense"])
+    embedder.hold("slow")
+    first = asyncio.create_task(pipeline.put("default", [Document("a", "slow")], **PUT))
+    await embedder.begun["slow"].wait()
+    with pytest.raises(ComputeError):
+        await pipeline.put("default", [Document("a", "poison")], **PUT)
+    embedder.held["slow"].set()
+    await first
+    assert await stored(retriever, "a") == "slow"
+    assert (await retriever.describe("default")).state == "ready"
+
+
+async def test_an_owner_that_restarted_is_asked_again(tmp_path: Path) -> None:
+    settings = QdrantEdgeSettings(path=tmp_path / "store", create=True)
+
+    class Restarting:
+        """The owner, replaced by a fresh one between a write's beginning and its end."""
+
+        def __init__(self) -> None:
+            self.owner = StoreRetriever(settings)
+            self.restarts = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.owner, name)
+
+        async def finish_write(self, collection: str, ticket: WriteTicket, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+            if not self.restarts:
+                self.restarts += 1
+                await self.owner.close()
+                self.owner = StoreRetriever(settings)
+            await self.owner.finish_write(collection, ticket, chunks, embeddings)
+
+    retriever = Restarting()
+    embedder = CountingEmbedder()
+    result = await IndexPipeline(embedder, retriever, ["dense"]).put("default", [Document("a", "text")], **PUT)  # type: ignore[arg-type]
+    assert result.upserted == 1
+    assert embedder.embedded == ["text", "text"]
+    assert await stored(retriever.owner, "a") == "text"
+    await retriever.owner.close()
+
+
+async def test_another_models_vectors_are_refused(retriever: StoreRetriever) -> None:
+    await IndexPipeline(CountingEmbedder("model-1"), retriever, ["dense"]).put("default", [Document("a", "one")], **PUT)
+    other = CountingEmbedder("model-2")
+    with pytest.raises(FingerprintMismatch, match="model-1"):
+        await IndexPipeline(other, retriever, ["dense"]).put("default", [Document("a", "two")], **PUT)
+    assert other.embedded == []
+    assert await stored(retriever, "a") == "one"
+
+
+def test_the_content_hash_is_of_text_and_metadata_and_of_nothing_else() -> None:
+    same = whole(Document("a", "text", {"x": 1, "y": [1, 2]})).content_hash
+    assert whole(Document("b", "text", {"y": [1, 2], "x": 1})).content_hash == same
+    assert whole(Document("a", "text", {"x": 1, "y": [2, 1]})).content_hash != same
+    assert whole(Document("a", "text!", {"x": 1, "y": [1, 2]})).content_hash != same
+    assert whole(Document("a", "text", {"x": True, "y": [1, 2]})).content_hash != same
