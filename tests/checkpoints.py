@@ -135,14 +135,12 @@ def _spread(model: PreTrainedModel) -> None:
             parameter.mul_(3)
         elif ".output.dense" in name:
             parameter.sub_(parameter.mean(dim=1, keepdim=True))  # or GELU's positive mean gives all tokens one common direction
-        elif name in ("classifier.weight", "classifier.out_proj.weight"):
-            parameter.mul_(5)
 
 
 def _save_linear(file: Path, out_features: int, in_features: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(out_features, in_features, generator=generator) * 0.3
-    torch.save({"weight": weight, "bias": torch.randn(out_features, generator=generator) * 0.1}, file)
+    weight = torch.randn(out_features, in_features, generator=generator) * 0.08
+    torch.save({"weight": weight, "bias": torch.randn(out_features, generator=generator) * 0.02}, file)
 
 
 def _save_sentence_transformers(path: Path, pooling: str, max_tokens: int) -> None:

@@ -80,10 +80,6 @@ class LateInteractionItem:
     passage: TokenSequence
 
     @property
-    def ids(self) -> Sequence[int]:
-        return [*self.query.ids.tolist(), *self.passage.ids.tolist()]
-
-    @property
     def truncated(self) -> bool:
         return self.query.truncated or self.passage.truncated
 
