@@ -1,7 +1,7 @@
 """The folder of an embedded store: who owns it, whether it is ours, and files that are whole or absent.
 
-Knows nothing of vectors. A folder has one owner at a time, by a lock that the kernel drops when the owner dies; its manifest names the
-store (`store_id`) and the format of what lies beside it.
+Knows nothing of vectors. A folder has one owner at a time, by a lock that the kernel drops when the owner dies; its manifest tells one
+store from another (`store_id`) and names the format of what lies beside it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class StoreFolder:
         _require_usable(path, create)
         self._lock = _lock(path)
         try:
-            self.store_id = _read_or_make_manifest(path, kind)
+            _make_or_check_manifest(path, kind)
         except BaseException:
             self.close()
             raise
@@ -86,18 +86,16 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _read_or_make_manifest(path: Path, kind: str) -> str:
+def _make_or_check_manifest(path: Path, kind: str) -> None:
     manifest = path / _MANIFEST
     if not manifest.exists():
-        store_id = str(uuid.uuid4())
-        write_json(manifest, {"kind": kind, "format": FORMAT, "store_id": store_id})
+        write_json(manifest, {"kind": kind, "format": FORMAT, "store_id": str(uuid.uuid4())})
         sync_folder(path.parent)
-        return store_id
+        return
     try:
         content = json.loads(manifest.read_text())
-        found = (content["kind"], content["format"], str(content["store_id"]))
+        found = content["kind"], content["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{manifest} cannot be read as a store's manifest: {error}", field="path") from error
-    if found[:2] != (kind, FORMAT):
-        raise StoreError(f"{manifest} is of kind and format {found[:2]}; this version reads {(kind, FORMAT)}", field="path")
-    return found[2]
+        raise StoreError(f"{manifest} cannot be read as a store's manifest: {error!r}", field="path") from error
+    if found != (kind, FORMAT):
+        raise StoreError(f"{manifest} is of kind and format {found}; this version reads {(kind, FORMAT)}", field="path")

@@ -168,7 +168,7 @@ class QdrantCollection:
     def _point(self, chunk: Chunk, embeddings: Embeddings, row: int) -> qdrant.Point:
         vectors: dict[str, Any] = {"full_text": self._bm25.document(chunk.text)}
         if self.schema.dimensions is not None and embeddings.dense is not None:
-            vectors["dense"] = embeddings.dense[row]
+            vectors["dense"] = embeddings.dense[row].tolist()
         if self.schema.has_sparse and embeddings.sparse is not None:
             vectors["sparse"] = _engine_sparse(embeddings.sparse[row])
         # A text without words has no entry, rather than an empty one, in an index of words.
@@ -179,7 +179,7 @@ class QdrantCollection:
         """None: nothing can be found by it."""
         check_query(self.schema, leg, query)
         if leg == "dense":
-            return query.dense
+            return None if query.dense is None else query.dense.tolist()
         sparse = _engine_sparse(query.sparse) if leg == "sparse" and query.sparse is not None else self._bm25.query(query.text)
         return sparse if sparse.indices else None
 
