@@ -43,6 +43,8 @@ OPERATIONS: tuple[Operation[Any], ...] = (
 
 def create_app(backend: Backend, settings: IngressSettings, *, api_key: str | None) -> Starlette:
     """The HTTP API over any backend. With a key, every route but the two for probes needs it as a bearer token."""
+    if api_key is not None and not api_key.strip():
+        raise ValueError("the API key is empty: leave it out to serve without one")
     names = ModelNames(backend)
     operations = (*OPERATIONS, openapi_operation(OPERATIONS, key_needed=api_key is not None))
     paths = list(dict.fromkeys(operation.path for operation in operations))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +17,8 @@ from bgeserve.api.operation import Answer, Call, Operation
 from bgeserve.api.parsing import LANES, MAX_TIMEOUT_MS
 from bgeserve.api.schema import Body, Nothing
 
+LARGE = 1_000_000
+"""Of the document, so that it is made in a thread: pydantic takes 50 ms for it."""
 _TEMPLATE = "#/components/schemas/{model}"
 
 _HEADERS: list[dict[str, Any]] = [
@@ -35,10 +38,12 @@ _HEADERS: list[dict[str, Any]] = [
 
 
 def openapi_operation(operations: Sequence[Operation[Any]], *, key_needed: bool) -> Operation[Nothing]:
-    document = _document(operations, key_needed=key_needed)
+    @cache
+    def document() -> dict[str, Any]:
+        return _document(operations, key_needed=key_needed)
 
     async def openapi(call: Call, query: Nothing) -> Answer:
-        return Answer(lambda: document)
+        return Answer(document, size=LARGE)
 
     return Operation("GET", "/openapi.json", "This description", Nothing, dict[str, Any], openapi)
 

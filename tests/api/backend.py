@@ -40,10 +40,10 @@ FINGERPRINT = "hashed-words@1/dense/32"
 
 @dataclass
 class Switch:
-    """What the next calls of a model meet: a delay, or an error."""
+    """What the next calls of a model meet: a delay, failures (each once)."""
 
     delay_s: float = 0
-    error: Exception | None = None
+    failures: list[Exception] = field(default_factory=list)
     started: int = 0
     cancelled: int = 0
     lanes: list[Lane] = field(default_factory=list)
@@ -58,8 +58,8 @@ class Switch:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        if self.error is not None:
-            raise self.error
+        if self.failures:
+            raise self.failures.pop(0)
 
 
 def words(text: str) -> list[str]:
@@ -171,7 +171,8 @@ class DictRetriever:
         def hits_of(query: Query) -> list[Hit]:
             fused = fuse({leg: leg_of(leg, query) for leg in legs}, fusion)[:limit]
             return [
-                Hit(f.key, stored[f.key][0].text, f.score, stored[f.key][0].metadata, {**f.scores, "fused": f.score}, f.ranks) for f in fused
+                Hit(f.key, stored[f.key][0].text, f.score, stored[f.key][0].metadata, {**f.scores, "fused": f.score}, f.ranks)
+                for f in fused
             ]
 
         return [hits_of(query) for query in queries]
