@@ -8,13 +8,13 @@ from ray import serve
 
 from bgeserve.settings import EmbedderSettings
 from bgeserve.types import Embeddings, InputType, Lane, ModelInfo, Output
-from deployments.replica import answers_refusals, observer, refuse_foreign_packages
+from deployments.replica import answers_refusals, observer, prepare_replica
 
 
 @serve.deployment()
 class EmbedderDeployment:
     def __init__(self, name: str, settings: EmbedderSettings) -> None:
-        refuse_foreign_packages()
+        prepare_replica()
         # Only the replicas that compute pay for importing torch.
         from bgeserve.engine import EmbedderEngine
 

@@ -22,7 +22,7 @@ from bgeserve.settings import IngressSettings, ModelSettings, SearchSettings
 from bgeserve.splitting import max_call_bytes
 from bgeserve.types import CollectionInfo, Document, Embeddings, InputType, Lane, ModelInfo, Output, Scores, SearchAnswer, WriteResult
 from deployments.handles import RemoteEmbedder, RemoteReranker, RemoteRetriever
-from deployments.replica import refuse_foreign_packages
+from deployments.replica import prepare_replica
 from deployments.states import DeploymentStates
 
 API_KEY_VARIABLE = "BGE_SERVE_API_KEY"
@@ -53,7 +53,7 @@ class _Ingress:
     def __init__(
         self, settings: IngressSettings, embedders: Mapping[str, Model], rerankers: Mapping[str, Model], index: Index | None = None
     ) -> None:
-        refuse_foreign_packages()
+        prepare_replica()
         self._settings = settings
         self._service = _RemoteService(embedders, rerankers, index)
 

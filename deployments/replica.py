@@ -29,6 +29,12 @@ BOUNDARIES: dict[str, list[float]] = {
 """Histogram buckets by the unit that a metric's name ends in."""
 
 
+def prepare_replica() -> None:
+    """Before anything else of ours runs. Raises SettingsError."""
+    _refuse_foreign_packages()
+    logging.getLogger("bgeserve").addHandler(_ToServeLog())
+
+
 def answers_refusals(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T | BgeServeError]]:
     """Return what the method raised on purpose; `remote.Remote` raises it again on the caller's side.
 
@@ -45,18 +51,6 @@ def answers_refusals(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable
             return error
 
     return answered
-
-
-def refuse_foreign_packages() -> None:
-    """Raises SettingsError where `graphs` or `deployments` would be imported from elsewhere, such as a user's folder of that name."""
-    ours = Path(bgeserve.__file__).parents[1]
-    for name in ("graphs", "deployments"):
-        spec = find_spec(name)
-        found = None if spec is None or spec.origin is None else Path(spec.origin).parents[1]
-        if found != ours:
-            raise SettingsError(
-                f"`{name}` would be imported from {found}, but bge-serve is in {ours}: rename that folder or start elsewhere"
-            )
 
 
 def observer() -> Observer:
@@ -91,3 +85,22 @@ def _metric(kind: Kind, name: str, tag_keys: Any) -> metrics.Counter | metrics.G
     if kind == "gauge":
         return metrics.Gauge(name, tag_keys=tag_keys)
     return metrics.Histogram(name, boundaries=BOUNDARIES[name.rpartition("_")[2]], tag_keys=tag_keys)
+
+
+def _refuse_foreign_packages() -> None:
+    """Raises SettingsError where `graphs` or `deployments` would be imported from elsewhere, such as a user's folder of that name."""
+    ours = Path(bgeserve.__file__).parents[1]
+    for name in ("graphs", "deployments"):
+        spec = find_spec(name)
+        found = None if spec is None or spec.origin is None else Path(spec.origin).parents[1]
+        if found != ours:
+            raise SettingsError(
+                f"`{name}` would be imported from {found}, but bge-serve is in {ours}: rename that folder or start elsewhere"
+            )
+
+
+class _ToServeLog(logging.Handler):
+    """Serve gives a replica's log file to its own logger alone: what others say would be lost."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger.handle(record)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -15,17 +17,21 @@ from bgeserve.protocols import WriteTicket
 from bgeserve.settings import QdrantEdgeSettings
 from bgeserve.types import Chunk, CollectionInfo, Embeddings, Hit, Leg, Query
 from deployments.handles import RemoteEmbedder
-from deployments.replica import answers_refusals, observer, refuse_foreign_packages
+from deployments.replica import answers_refusals, observer, prepare_replica
+
+DATA_VARIABLE = "BGE_SERVE_DATA"
+DEFAULT_DATA = "~/.local/share/bge-serve"
 
 
 @serve.deployment()
 class RetrieverDeployment:
     async def __init__(self, settings: QdrantEdgeSettings, embedder: DeploymentHandle[Any]) -> None:
-        refuse_foreign_packages()
+        prepare_replica()
         # The engine is loaded only in the process that owns the folder.
         from bgeserve.retrieval import StoreRetriever
 
         info = await RemoteEmbedder(embedder, max_call_bytes=0).info()
+        settings = settings.model_copy(update={"path": data_folder(settings.path)})
         self._retriever = await asyncio.to_thread(StoreRetriever, settings, fingerprint=info.fingerprint, observer=observer())
 
     @answers_refusals
@@ -87,3 +93,8 @@ class RetrieverDeployment:
         # Serve awaits this when it stops the replica; a constructor that failed has nothing to close.
         if hasattr(self, "_retriever"):
             await self._retriever.close()
+
+
+def data_folder(path: Path) -> Path:
+    """A relative path lies in the data directory: a replica's working directory is not that of whoever wrote the config."""
+    return Path(os.environ.get(DATA_VARIABLE) or DEFAULT_DATA).expanduser() / path.expanduser()

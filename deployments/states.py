@@ -42,4 +42,4 @@ class DeploymentStates:
 
 
 def _running(state: DeploymentStatusOverview) -> int:
-    return sum(count for replica_state, count in state.replica_states.items() if replica_state.value == "RUNNING")
+    return sum(count for replica_state, count in state.replica_states.items() if replica_state == "RUNNING")

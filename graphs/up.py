@@ -1,0 +1,193 @@
+"""`bge-serve up CONFIG`: the service in the foreground, on a Ray of its own that ends with it.
+
+This process only watches. The Ray driver (`driver.py`) runs in a POSIX session of its own, so that nothing of it can stay behind. Another
+Ray on this machine is neither used nor touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from types import FrameType
+from typing import Any
+
+from bgeserve.cli.up import add_arguments
+from graphs import session
+from graphs.front import FRONT
+
+GRACE_S = 15
+"""After which a stop no longer asks."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EXAMPLES = {
+    "graphs.search:build": ("/v1/search", {"query": "how do I parse command line arguments", "top_k": 3}),
+    "graphs.embed:build": ("/v1/encode", {"input": ["what is BGE M3?"]}),
+    "graphs.rerank:build": ("/v1/rerank", {"query": "what is BGE M3?", "documents": ["an embedding model", "a recipe"]}),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bge-serve up", description="Run a Serve config in the foreground.")
+    add_arguments(parser)
+    return _Up(parser.parse_args(argv)).run()
+
+
+class _Up:
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._events: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        """Signals, what the driver says, and its end, in the order in which they come."""
+        self._folder = session.new_folder()
+        self._log = self._folder / "driver.log"
+        self._indexing: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
+
+    def run(self) -> int:
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+        _say(f"starting {self._args.config} (Ctrl-C stops it)")
+        driver = self._start_driver()
+        try:
+            return self._watch()
+        finally:
+            self._stop(driver)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._events.put({"state": "signal"})
+
+    def _start_driver(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-P", "-m", "graphs.driver", self._args.config, self._args.host or "", str(self._args.port or "")]
+        driver = subprocess.Popen(
+            [*command, str(self._folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log.open("w"),
+            text=True,
+            env=_environment(self._folder),
+            start_new_session=True,
+        )
+        Thread(target=self._listen, args=(driver,), daemon=True).start()
+        return driver
+
+    def _listen(self, driver: subprocess.Popen[str]) -> None:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if line.startswith("{"):
+                self._events.put(json.loads(line))
+        self._events.put({"state": "ended"})
+
+    def _watch(self) -> int:
+        """Until a signal (0), or until the service cannot start or go on (1)."""
+        while True:
+            match event := self._events.get():
+                case {"state": "ready"}:
+                    self._is_ready = True
+                    self._welcome(event)
+                case {"state": "note"}:
+                    _say(event["message"])
+                case {"state": "failed"}:
+                    for line in event["message"].splitlines():
+                        _say(f"{self._args.config}: {line}")
+                    if (self._folder / "ray").exists():
+                        _say(f"the logs are in {self._keep_logs()}")
+                    return 1
+                case {"state": "ended"}:
+                    _say(f"Ray has ended unexpectedly; its logs are in {self._keep_logs()}")
+                    return 1
+                case _:
+                    _say("stopping")
+                    return 0
+
+    def _welcome(self, ready: dict[str, Any]) -> None:
+        host, port = ready["host"], ready["port"]
+        url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+        _say(f"ready on {url}")
+        for graph in ready["graphs"]:
+            path, body = EXAMPLES.get(graph, (None, None))
+            if path is not None:
+                print(f"\n  curl -s {url}{path} -H 'content-type: application/json' -d '{json.dumps(body)}'")
+        print(
+            f"\n  Handles: RAY_ADDRESS={ready['ray_address']} RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={self._folder}/token python",
+            flush=True,
+        )
+        print("  The ports of Ray (guarded by that token) and of HAProxy's statistics listen on every interface.\n", flush=True)
+        if host not in LOOPBACK and not os.environ.get("BGE_SERVE_API_KEY"):
+            _say(f"WARNING: listening on {host} without BGE_SERVE_API_KEY: whoever reaches this machine can read and change everything")
+        if self._args.index:
+            command = "import sys; from bgeserve.cli import main; sys.exit(main())"
+            self._indexing = subprocess.Popen([sys.executable, "-P", "-c", command, "index", self._args.index, "--url", url])
+
+    def _stop(self, driver: subprocess.Popen[str]) -> None:
+        """Ask a service that is up to end, and end at once what has nothing to lose; a second signal is for those who cannot wait."""
+        if self._indexing is not None:
+            self._indexing.terminate()
+        if self._is_ready:
+            assert driver.stdin is not None
+            driver.stdin.close()
+            with suppress(Empty):
+                while self._events.get(timeout=GRACE_S)["state"] not in ("ended", "signal"):
+                    continue
+        session.kill(driver.pid)
+        driver.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _keep_logs(self) -> Path:
+        kept = self._folder.with_name(f"{self._folder.name}-logs")
+        shutil.copytree(self._folder / "ray" / "session_latest" / "logs", kept, symlinks=True)
+        shutil.copy(self._log, kept)
+        return kept
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """What Ray reads when it starts: the fast front, a token that only this user can read, and nothing that another start could share."""
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    stats, metrics, fallback = _free_ports(3)
+    own = {
+        **FRONT,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        # Nobody else balances load over this one ingress, so it need not wait to be taken out of a list.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+    }
+    inherited = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_TMPDIR")}
+    return inherited | own
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("", 0)) for _ in range(count)]
+    try:
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def _say(message: str) -> None:
+    print(f"bge-serve: {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
