@@ -15,5 +15,7 @@ def describe_machine() -> str:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    named = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    named = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    )
     return named[0] if named else platform.processor() or platform.machine()

@@ -1,9 +1,9 @@
 """How often a search finds the right module of the standard library: `python -m benchmarks.quality [--url URL]`.
 
-The service must hold the corpus (`bge-serve index stdlib:`). The questions in data/stdlib_queries.jsonl were written before anything was tuned
-on them; `named` are the README's, `tune` those that settings were chosen by, `held_out` the others. A hit is right when its id lies in one
-of the question's modules. success@3: share of questions with a right hit among the first three. MRR: mean of 1 / rank of the first right hit
-among ten.
+The service must hold the corpus (`bge-serve index stdlib:`). The questions in data/stdlib_queries.jsonl were written before anything was
+tuned on them; `named` are the README's, `tune` those that settings were chosen by, `held_out` the others. A hit is right when its id lies
+in one of the question's modules. success@3: share of questions with a right hit among the first three. MRR: mean of 1 / rank of the first
+right hit among ten.
 """
 
 from __future__ import annotations
