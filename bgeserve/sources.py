@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,19 +26,22 @@ JSONL_FIELDS = frozenset({"id", "_id", "text", "title", "metadata"})
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def read_documents(source: str) -> Iterator[Document]:
-    """The source's documents, the same ones in the same order each time. Raises InvalidRequest, here or at the bad line."""
+def read_documents(source: str, on_empty: Callable[[str], object] = lambda where: None) -> Iterator[Document]:
+    """The source's documents, the same ones in the same order each time. Raises InvalidRequest, here or at the bad line.
+
+    A document without a word in it cannot be searched for and is left out; `on_empty` hears where it was (`corpus.jsonl:471`).
+    """
     if source == "stdlib:":
         return standard_library()
     path = Path(source)
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, on_empty)
     if path.is_file() and path.suffix == ".jsonl":
-        return _read_jsonl(path)
+        return _read_jsonl(path, on_empty)
     raise _invalid(source, 'a source is "stdlib:", a .jsonl file that exists, or a folder that exists')
 
 
-def _read_jsonl(path: Path) -> Iterator[Document]:
+def _read_jsonl(path: Path, on_empty: Callable[[str], object]) -> Iterator[Document]:
     seen: set[str] = set()
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -49,7 +52,10 @@ def _read_jsonl(path: Path) -> Iterator[Document]:
             if document.id in seen:
                 raise _invalid(where, f"id {document.id!r} is on an earlier line already: of two documents with one id, one would be lost")
             seen.add(document.id)
-            yield document
+            if document.text.strip():
+                yield document
+            else:
+                on_empty(where)
 
 
 def _parse_line(line: bytes, where: str) -> Document:
@@ -64,9 +70,7 @@ def _parse_line(line: bytes, where: str) -> Document:
         raise _invalid(where, f"unknown fields {unknown}: known are {sorted(JSONL_FIELDS)}, anything else belongs in metadata")
     id = _string(row, "id" if "id" in row else "_id", where)
     title = _string(row, "title", where) if row.get("title") else ""
-    text = _string(row, "text", where) if row.get("text") else ""
-    if not (title + text).strip():
-        raise _invalid(where, "neither text nor title")
+    text = _string(row, "text", where) if row.get("text") != "" else ""
     return Document(id, "\n".join(part for part in (title, text) if part), _metadata(row.get("metadata"), where))
 
 
@@ -96,8 +100,8 @@ def _metadata(sent: object, where: str) -> dict[str, MetadataValue | list[Metada
     return metadata
 
 
-def _read_folder(folder: Path) -> Iterator[Document]:
-    """Hidden files and folders are left out, and files without a word in them."""
+def _read_folder(folder: Path, on_empty: Callable[[str], object]) -> Iterator[Document]:
+    """Hidden files and folders are left out."""
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         if path.suffix.lower() not in TEXT_SUFFIXES or not path.is_file() or any(part.startswith(".") for part in relative.parts):
@@ -109,6 +113,8 @@ def _read_folder(folder: Path) -> Iterator[Document]:
             raise _invalid(f"{path}:{line}", "not UTF-8 text") from None
         if text.strip():
             yield Document(relative.as_posix(), text, {"folder": relative.parent.as_posix()})
+        else:
+            on_empty(str(path))
 
 
 def _invalid(where: str, what: str) -> InvalidRequest:

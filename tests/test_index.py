@@ -110,12 +110,20 @@ def test_a_source_without_documents_does_not_prune(capsys: pytest.CaptureFixture
     assert stored(service) == {"kept": "text"}
 
 
+def test_empty_documents_are_left_out_and_named(capsys: pytest.CaptureFixture[str], service: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "corpus.jsonl", {"a": "text", "b": ""})
+    assert index(capsys, str(source), "--url", service)["empty"] == [f"{source}:2"]
+    assert main(["index", str(source), "--url", service]) == 0
+    assert f"1 empty left out ({source}:2)" in capsys.readouterr().out
+    assert stored(service) == {"a": "text"}
+
+
 def test_a_bad_line_is_named_before_anything_is_written(
     capsys: pytest.CaptureFixture[str], app: Counting, service: str, corpus: Path
 ) -> None:
     corpus.write_text(corpus.read_text() + '{"id": "bad"}\n')
     assert main(["index", str(corpus), "--url", service]) == 1
-    assert f"{corpus}:{COUNT + 1}: neither text nor title" in capsys.readouterr().err
+    assert f"{corpus}:{COUNT + 1}: text must be a string" in capsys.readouterr().err
     assert app.writes == 0
 
 
@@ -129,4 +137,5 @@ def test_a_person_sees_what_was_done(capsys: pytest.CaptureFixture[str], service
     assert main(["index", str(corpus), "--url", service, "--collection", "mine"]) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith(f"mine: {COUNT} embedded and stored, 0 unchanged; ")
+    assert "tokens in" in shown.out
     assert f"{COUNT}/{COUNT}" in shown.err

@@ -86,8 +86,7 @@ def test_jsonl_takes_id_or_underscore_id_and_puts_the_title_first(tmp_path: Path
         ('["b", "x"]', "must be a JSON object, not list"),
         ('{"text": "x"}', "_id must be a string"),
         ('{"id": 7, "text": "x"}', "id must be a string that is not empty, not 7"),
-        ('{"id": "b"}', "neither text nor title"),
-        ('{"id": "b", "text": " "}', "neither text nor title"),
+        ('{"id": "b"}', "text must be a string"),
         ('{"id": "b", "text": 5}', "text must be a string"),
         ('{"id": "b", "text": "\\ud800"}', "surrogate"),
         ('{"id": "b", "text": "x", "lang": "en"}', "unknown fields ['lang']"),
@@ -105,6 +104,15 @@ def test_a_bad_line_is_named_by_file_and_line(tmp_path: Path, line: str | bytes,
         next(documents)
     assert caught.value.message.startswith(f"{path}:2: ")
     assert named in caught.value.message
+
+
+def test_documents_without_a_word_are_left_out_and_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "corpus.jsonl", '{"id": "a", "text": ""}\n{"id": "b", "title": "B", "text": ""}\n{"id": "c", "text": " \\n"}\n')
+    write(tmp_path / "folder" / "empty.txt", " \n")
+    empty: list[str] = []
+    assert [document.id for document in read_documents(str(path), empty.append)] == ["b"]
+    assert list(read_documents(str(tmp_path / "folder"), empty.append)) == []
+    assert empty == [f"{path}:1", f"{path}:3", str(tmp_path / "folder" / "empty.txt")]
 
 
 def test_a_folder_gives_its_text_files_by_relative_path(tmp_path: Path) -> None:

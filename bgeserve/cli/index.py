@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import reduce
 from time import perf_counter
@@ -44,33 +44,38 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Reads the source twice, first to its end: a bad line is found before anything is written, and the total is known."""
     started = perf_counter()
-    with _Bar(visible=not args.json) as bar:
-        written, deleted = asyncio.run(index(args.source, args.url, args.collection, prune=args.prune, bar=bar))
-    took_s = perf_counter() - started
+    empty: list[str] = []
+    ids = {document.id for document in read_documents(args.source, empty.append)}
+    if args.prune and not ids:
+        raise InvalidRequest(f"{args.source} has no documents: --prune would delete all of {args.collection!r}", field="source")
+    with _Bar(len(ids), visible=not args.json) as bar:
+        written, deleted = asyncio.run(_index(args, ids, bar.show))
+    done = {**asdict(written), "deleted": deleted, "empty": empty, "took_s": round(perf_counter() - started, 3)}
     if args.json:
-        done = {"collection": args.collection, **asdict(written), "deleted": deleted, "took_s": round(took_s, 3)}
-        print(json.dumps(done))
-        return 0
-    cut = f" ({len(written.truncated):,} of them longer than the model reads)" if written.truncated else ""
-    gone = f", {deleted:,} deleted" if args.prune else ""
-    stored = f"{written.upserted:,} embedded and stored{cut}, {written.unchanged:,} unchanged{gone}"
-    Console().print(f"{args.collection}: {stored}; {written.tokens:,} tokens, {took_s:.1f} s", highlight=False, soft_wrap=True)
+        print(json.dumps({"collection": args.collection, **done}))
+    else:
+        Console().print(_sentence(args.collection, done), highlight=False, soft_wrap=True)
     return 0
 
 
-async def index(source: str, url: str | None, collection: str, *, prune: bool, bar: _Bar) -> tuple[WriteResult, int]:
-    """What became of the source's documents, and how many others were deleted.
+def _sentence(collection: str, done: Mapping[str, Any]) -> str:
+    parts = [f"{done['upserted']:,} embedded and stored", f"{done['unchanged']:,} unchanged"]
+    if done["deleted"]:
+        parts.append(f"{done['deleted']:,} deleted")
+    if done["truncated"]:
+        parts.append(f"{len(done['truncated']):,} longer than the model reads")
+    if done["empty"]:
+        parts.append(f"{len(done['empty']):,} empty left out ({done['empty'][0]}{', ...' if len(done['empty']) > 1 else ''})")
+    return f"{collection}: {', '.join(parts)}; {done['tokens']:,} tokens in {done['took_s']:.1f} s"
 
-    The source is read twice, first to its end: a bad line is found before anything is written, and the total is known.
-    """
-    ids = {document.id for document in read_documents(source)}
-    if prune and not ids:
-        raise InvalidRequest(f"{source} has no documents: --prune would delete all of {collection!r}", field="source")
-    bar.start(len(ids))
-    async with AsyncClient(url) as client:
-        written = await _put(client, read_documents(source), collection, bar.show)
-        deleted = await _prune(client, ids, collection) if prune else 0
+
+async def _index(args: argparse.Namespace, ids: set[str], on_progress: Callable[[int], object]) -> tuple[WriteResult, int]:
+    """What became of the source's documents, and how many others were deleted."""
+    async with AsyncClient(args.url) as client:
+        written = await _put(client, read_documents(args.source), args.collection, on_progress)
+        deleted = await _prune(client, ids, args.collection) if args.prune else 0
     return written, deleted
 
 
@@ -99,7 +104,7 @@ async def _prune(client: AsyncClient, wanted: set[str], collection: str) -> int:
 class _Bar:
     """Progress on stderr: how many of how many, how fast, how much longer."""
 
-    def __init__(self, *, visible: bool) -> None:
+    def __init__(self, total: int, *, visible: bool) -> None:
         self._progress = Progress(
             TextColumn("indexing"),
             BarColumn(),
@@ -109,6 +114,7 @@ class _Bar:
             console=Console(stderr=True),
             disable=not visible,
         )
+        self._task = self._progress.add_task("", total=total)
 
     def __enter__(self) -> _Bar:
         self._progress.start()
@@ -116,9 +122,6 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-
-    def start(self, total: int) -> None:
-        self._task = self._progress.add_task("", total=total)
 
     def show(self, stored: int) -> None:
         self._progress.update(self._task, completed=stored)
