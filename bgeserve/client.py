@@ -61,7 +61,7 @@ class Client:
         *,
         collection: str = "default",
         on_progress: Callable[[int], object] | None = None,
-        **options: Unpack[wire.CallOptions],
+        **options: Unpack[wire.ComputeOptions],
     ) -> WriteResult:
         """Store any number of documents, in requests of bounded size; `on_progress` hears how many are stored so far.
 
@@ -167,7 +167,7 @@ class AsyncClient:
         *,
         collection: str = "default",
         on_progress: Callable[[int], object] | None = None,
-        **options: Unpack[wire.CallOptions],
+        **options: Unpack[wire.ComputeOptions],
     ) -> WriteResult:
         written = WriteResult(0, 0, 0)
         for batch in wire.split_documents(documents):

@@ -23,6 +23,7 @@ from bgeserve.types import (
     Lane,
     ModelInfo,
     Output,
+    Role,
     Scores,
     SearchAnswer,
     WriteResult,
@@ -111,6 +112,9 @@ class Service:
     async def describe_collection(self, collection: str) -> CollectionInfo:
         return await self._search_service().retriever.describe(collection)
 
+    def default_model(self, role: Role) -> str:
+        return _only(self._embedders if role == "embedder" else self._rerankers, role)
+
     async def models(self) -> list[ModelInfo]:
         return await asyncio.gather(*(model.info() for model in (*self._embedders.values(), *self._rerankers.values())))
 
@@ -124,12 +128,15 @@ class Service:
 
 
 def _choose(name: str | None, models: Mapping[str, T], others: Mapping[str, object], *, wanted: str, other: str) -> T:
-    if name is None:
-        if len(models) == 1:
-            return next(iter(models.values()))
-        raise InvalidRequest(f"model must name one of the {wanted}s of this service: {sorted(models)}", field="model")
+    name = _only(models, wanted) if name is None else name
     if name in models:
         return models[name]
     if name in others:
         raise WrongRole(f"model {name!r} has the role {other}; this request needs one of the {wanted}s: {sorted(models)}", field="model")
     raise UnknownModel(f"model {name!r} is not served here; the {wanted}s are {sorted(models)}", field="model")
+
+
+def _only(models: Mapping[str, object], wanted: str) -> str:
+    if len(models) != 1:
+        raise InvalidRequest(f"model must name one of the {wanted}s of this service: {sorted(models)}", field="model")
+    return next(iter(models))

@@ -18,6 +18,7 @@ Uint32Array = NDArray[np.uint32]
 
 Lane = Literal["interactive", "bulk"]
 """Who waits for the answer: a person (interactive) or a job (bulk)."""
+Role = Literal["embedder", "reranker"]
 Output = Literal["dense", "sparse", "multi_vector"]
 InputType = Literal["query", "document"]
 Leg = Literal["dense", "sparse", "full_text"]
@@ -156,7 +157,7 @@ class ModelInfo:
     """What a deployed model is and takes."""
 
     name: str
-    role: Literal["embedder", "reranker"]
+    role: Role
     model: str
     max_tokens: int
     outputs: Sequence[Output] = ()

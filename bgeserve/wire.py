@@ -65,13 +65,16 @@ class Request(Generic[T]):
 
 
 class CallOptions(TypedDict, total=False):
-    lane: Lane
-    """interactive: a person waits. bulk: a job that must not hold up people."""
     timeout_s: float
     """For the whole call, retries included. Default: the client's own."""
 
 
-class RerankOptions(CallOptions, total=False):
+class ComputeOptions(CallOptions, total=False):
+    lane: Lane
+    """interactive: a person waits. bulk: a job that must not hold up people. Default: bulk for writes, else interactive."""
+
+
+class RerankOptions(ComputeOptions, total=False):
     model: str | None
     """Default: the service's only model of that role."""
     truncate: bool
@@ -88,7 +91,7 @@ class EncodeOptions(EmbedOptions, total=False):
     """Default dense."""
 
 
-class SearchOptions(CallOptions, total=False):
+class SearchOptions(ComputeOptions, total=False):
     """What is left out is as the service's settings say."""
 
     collection: str
@@ -127,7 +130,7 @@ def search_many(queries: Sequence[str], options: SearchOptions) -> Request[Searc
     return _call("POST", "/v1/search", _search_answer, {"query": list(queries)}, options)
 
 
-def put_documents(collection: str, documents: Sequence[Document], options: CallOptions) -> Request[WriteResult]:
+def put_documents(collection: str, documents: Sequence[Document], options: ComputeOptions) -> Request[WriteResult]:
     body = {"documents": [{"id": d.id, "text": d.text, "metadata": dict(d.metadata)} for d in documents]}
     return _call("PUT", _documents(collection), _write_result, body, {"timeout_s": WRITE_TIMEOUT_S, **options})
 
@@ -183,7 +186,7 @@ def add(one: WriteResult, other: WriteResult) -> WriteResult:
 
 
 def _call(method: str, path: str, parse: Callable[[Any], T], body: Mapping[str, Any], options: Mapping[str, Any]) -> Request[T]:
-    fields = {name: value for name, value in options.items() if name not in CallOptions.__annotations__}
+    fields = {name: value for name, value in options.items() if name not in ComputeOptions.__annotations__}
     return Request(method, path, parse, {**body, **fields}, lane=options.get("lane"), timeout_s=options.get("timeout_s"))
 
 

@@ -23,10 +23,11 @@ from bgeserve.api.encoding import IN_LOOP_BYTES, to_json
 from bgeserve.api.errors import error_response
 from bgeserve.api.limits import deadline, read_body, while_client_waits
 from bgeserve.api.openapi import openapi_operation
-from bgeserve.api.operation import Call, ModelNames, Operation
+from bgeserve.api.operation import Call, Operation
 from bgeserve.api.parsing import check_content_type, lane_of, parse_json, query_of, timeout_s_of
 from bgeserve.api.playground import playground
 from bgeserve.api.schema import Body, parse
+from bgeserve.errors import SettingsError
 from bgeserve.protocols import Backend
 from bgeserve.settings import IngressSettings
 
@@ -42,17 +43,19 @@ OPERATIONS: tuple[Operation[Any], ...] = (
 
 
 def create_app(backend: Backend, settings: IngressSettings, *, api_key: str | None) -> Starlette:
-    """The HTTP API over any backend. With a key, every route but the two for probes needs it as a bearer token."""
+    """The HTTP API over any backend. With a key, all but the page and the two routes for probes need it as a bearer token.
+
+    Raises SettingsError for an empty key.
+    """
     if api_key is not None and not api_key.strip():
-        raise ValueError("the API key is empty: leave it out to serve without one")
-    names = ModelNames(backend)
+        raise SettingsError("the API key is empty: leave it out to serve without one", field="api_key")
     operations = (*OPERATIONS, openapi_operation(OPERATIONS, key_needed=api_key is not None))
     paths = list(dict.fromkeys(operation.path for operation in operations))
     middleware = [] if api_key is None else [Middleware(RequireKey, api_key=api_key)]
 
     def route(path: str) -> Route:
         here = [operation for operation in operations if operation.path == path]
-        return Route(path, _endpoint(here, backend, names, settings), methods=[operation.method for operation in here])
+        return Route(path, _endpoint(here, backend, settings), methods=[operation.method for operation in here])
 
     app = Starlette(
         routes=[Route("/", playground), *(route(path) for path in paths)],
@@ -64,14 +67,14 @@ def create_app(backend: Backend, settings: IngressSettings, *, api_key: str | No
 
 
 def _endpoint(
-    operations: Sequence[Operation[Any]], backend: Backend, names: ModelNames, settings: IngressSettings
+    operations: Sequence[Operation[Any]], backend: Backend, settings: IngressSettings
 ) -> Callable[[Request], Awaitable[Response]]:
     by_method = {operation.method: operation for operation in operations}
 
     async def endpoint(request: Request) -> Response:
         operation = by_method["GET" if request.method == "HEAD" else cast("Any", request.method)]
         try:
-            return await _serve(operation, request, backend, names, settings)
+            return await _serve(operation, request, backend, settings)
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:  # noqa: BLE001 (error_response logs what nobody raised on purpose)
@@ -80,9 +83,9 @@ def _endpoint(
     return endpoint
 
 
-async def _serve(operation: Operation[Any], request: Request, backend: Backend, names: ModelNames, settings: IngressSettings) -> Response:
+async def _serve(operation: Operation[Any], request: Request, backend: Backend, settings: IngressSettings) -> Response:
     timeout_s = timeout_s_of(request.headers, settings.timeout_s)
-    call = Call(backend, settings, names, monotonic() + timeout_s, lane_of(request.headers), request.path_params)
+    call = Call(backend, settings, monotonic() + timeout_s, lane_of(request.headers), request.path_params)
     async with deadline(timeout_s):
         body = await _read(operation, request, settings)
         async with while_client_waits(request.receive):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import WithJsonSchema
 
 from bgeserve.api.operation import Answer
+from bgeserve.types import Embeddings
 
 EncodingFormat = Literal["float", "base64"]
 
@@ -59,6 +60,14 @@ def matrix(rows: NDArray[np.float32], encoding: EncodingFormat) -> object:
     if encoding == "base64":
         return {"shape": list(rows.shape), "base64": vector(rows, encoding)}
     return vector(rows, encoding)
+
+
+def json_bytes(embeddings: Embeddings) -> int:
+    """Of the answer, at about ten characters a number."""
+    numbers = 0 if embeddings.dense is None else embeddings.dense.size
+    numbers += sum(2 * weights.indices.size for weights in embeddings.sparse or ())
+    numbers += sum(rows.size for rows in embeddings.multi_vector or ())
+    return 10 * numbers
 
 
 async def to_json(answer: Answer) -> bytes:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from typing_extensions import TypedDict
 
-from bgeserve.api.encoding import EncodingFormat, Matrix, Vector, matrix, vector
+from bgeserve.api.encoding import EncodingFormat, Matrix, Vector, json_bytes, matrix, vector
 from bgeserve.api.operation import Answer, Call, Operation
 from bgeserve.api.schema import (
     Body,
@@ -16,11 +16,13 @@ from bgeserve.api.schema import (
     JsonFilter,
     Offset,
     TextOrTexts,
+    TokenUsage,
     UpToMaxTopK,
     as_list,
     brief,
     cut_indices,
     refuse,
+    token_usage,
     total,
 )
 from bgeserve.protocols import SearchRequest
@@ -59,11 +61,6 @@ class EncodeItem(TypedDict):
     multi_vector: NotRequired[Matrix]
 
 
-class TokenUsage(TypedDict):
-    prompt_tokens: int
-    total_tokens: int
-
-
 class EncodeResponse(TypedDict):
     model: str
     data: list[EncodeItem]
@@ -74,8 +71,9 @@ class EncodeResponse(TypedDict):
 
 
 async def encode(call: Call, body: EncodeBody) -> Answer:
+    model = call.model(body.model, "embedder")
     embeddings = await call.backend.encode(
-        body.model,
+        model,
         as_list(body.input),
         outputs=tuple(dict.fromkeys(body.outputs)),
         input_type=body.input_type,
@@ -83,7 +81,6 @@ async def encode(call: Call, body: EncodeBody) -> Answer:
         lane=call.lane or "interactive",
         timeout_s=call.timeout_s,
     )
-    model = await call.names.of(body.model, "embedder")
 
     def render() -> EncodeResponse:
         return {
@@ -91,7 +88,7 @@ async def encode(call: Call, body: EncodeBody) -> Answer:
             "data": [_encode_item(embeddings, i, body.encoding_format) for i in range(len(embeddings))],
             "fingerprint": embeddings.fingerprint,
             "truncated": cut_indices(embeddings.truncated),
-            "usage": {"prompt_tokens": total(embeddings.tokens), "total_tokens": total(embeddings.tokens)},
+            "usage": token_usage(embeddings.tokens),
         }
 
     return Answer(render, json_bytes(embeddings))
@@ -107,14 +104,6 @@ def _encode_item(embeddings: Embeddings, i: int, encoding: EncodingFormat) -> En
     if embeddings.multi_vector is not None:
         item["multi_vector"] = matrix(embeddings.multi_vector[i], encoding)
     return item
-
-
-def json_bytes(embeddings: Embeddings) -> int:
-    """About ten characters a number."""
-    numbers = 0 if embeddings.dense is None else embeddings.dense.size
-    numbers += sum(2 * weights.indices.size for weights in embeddings.sparse or ())
-    numbers += sum(rows.size for rows in embeddings.multi_vector or ())
-    return 10 * numbers
 
 
 # -- search ----------------------------------------------------------------------------------------------------------------------------

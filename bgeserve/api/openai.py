@@ -12,10 +12,21 @@ from typing import Annotated, Literal, cast
 from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema
 from typing_extensions import TypedDict
 
-from bgeserve.api.encoding import EncodingFormat, Vector, vector
-from bgeserve.api.native import TokenUsage, json_bytes
+from bgeserve.api.encoding import EncodingFormat, Vector, json_bytes, vector
 from bgeserve.api.operation import Answer, Call, Operation
-from bgeserve.api.schema import TEXT_SCHEMA, TEXTS_SCHEMA, Body, Nothing, as_list, brief, check_text_or_texts, cut_indices, refuse, total
+from bgeserve.api.schema import (
+    TEXT_SCHEMA,
+    TEXTS_SCHEMA,
+    Body,
+    Nothing,
+    TokenUsage,
+    as_list,
+    brief,
+    check_text_or_texts,
+    cut_indices,
+    refuse,
+    token_usage,
+)
 from bgeserve.errors import InvalidRequest
 from bgeserve.types import Embeddings, InputType, ModelInfo, Output
 
@@ -56,15 +67,15 @@ class EmbeddingsResponse(TypedDict):
 
 
 async def embeddings(call: Call, body: EmbeddingsBody) -> Answer:
+    model = call.model(body.model, "embedder")
     vectors = await call.backend.encode(
-        body.model,
+        model,
         as_list(body.input),
         outputs=("dense",),
         input_type=body.input_type,
         lane=call.lane or "interactive",
         timeout_s=call.timeout_s,
     )
-    model = await call.names.of(body.model, "embedder")
     _check_dimensions(body.dimensions, vectors, model)
     return Answer(lambda: _response(vectors, model, body.encoding_format), json_bytes(vectors))
 
@@ -78,12 +89,11 @@ def _check_dimensions(wanted: int | None, vectors: Embeddings, model: str) -> No
 
 def _response(vectors: Embeddings, model: str, encoding: EncodingFormat) -> EmbeddingsResponse:
     assert vectors.dense is not None
-    tokens = total(vectors.tokens)
     return {
         "object": "list",
         "data": [{"object": "embedding", "index": i, "embedding": vector(row, encoding)} for i, row in enumerate(vectors.dense)],
         "model": model,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "usage": token_usage(vectors.tokens),
         "truncated": cut_indices(vectors.truncated),
     }
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 from bgeserve.api.schema import Body
 from bgeserve.protocols import Backend
 from bgeserve.settings import IngressSettings
-from bgeserve.types import Lane
+from bgeserve.types import Lane, Role
 
 B = TypeVar("B", bound=Body)
 
@@ -24,7 +24,6 @@ class Call:
 
     backend: Backend
     limits: IngressSettings
-    names: ModelNames
     deadline: float
     """On this process's monotonic clock."""
     lane: Lane | None
@@ -36,20 +35,9 @@ class Call:
     def timeout_s(self) -> float:
         return max(0.0, self.deadline - monotonic())
 
-
-class ModelNames:
-    """What an answer calls the model when the request named none. Remembered: asking the backend may be a hop away."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._defaults: dict[str, str] = {}
-
-    async def of(self, requested: str | None, role: Literal["embedder", "reranker"]) -> str:
-        if requested is not None:
-            return requested
-        if role not in self._defaults:
-            self._defaults[role] = next(info.name for info in await self._backend.models() if info.role == role)
-        return self._defaults[role]
+    def model(self, requested: str | None, role: Role) -> str:
+        """The name for the backend and for the answer."""
+        return self.backend.default_model(role) if requested is None else requested
 
 
 @dataclass(frozen=True, slots=True)

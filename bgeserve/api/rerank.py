@@ -77,15 +77,15 @@ class RerankResponse(TypedDict):
 
 
 async def rerank(call: Call, body: RerankBody) -> Answer:
+    model = call.model(body.model, "reranker")
     scores = await call.backend.rerank(
-        body.model,
+        model,
         body.query,
         body.documents,
         truncate=body.truncate,
         lane=call.lane or "interactive",
         timeout_s=call.timeout_s,
     )
-    model = await call.names.of(body.model, "reranker")
     size = sum(map(len, body.documents)) if body.return_documents else 0
     return Answer(lambda: _response(scores, model, body), size + 120 * len(body.documents))
 

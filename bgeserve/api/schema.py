@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from bgeserve.errors import InvalidRequest
 from bgeserve.filters import Filter, parse_filter
@@ -173,6 +174,15 @@ def as_list(one_or_many: str | Sequence[str]) -> list[str]:
 def total(tokens: Sequence[int] | Mapping[str, int]) -> int:
     """Plain int: counts may come as numpy's."""
     return int(sum(tokens.values() if isinstance(tokens, Mapping) else tokens))
+
+
+class TokenUsage(TypedDict):
+    prompt_tokens: int
+    total_tokens: int
+
+
+def token_usage(tokens: Sequence[int]) -> TokenUsage:
+    return {"prompt_tokens": total(tokens), "total_tokens": total(tokens)}
 
 
 def cut_indices(truncated: Sequence[bool]) -> list[int]:

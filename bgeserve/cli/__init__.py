@@ -14,10 +14,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bgeserve.cli import embed, index, rerank, search, status
+from bgeserve.cli import check, embed, index, rerank, search, status, up
 from bgeserve.errors import BgeServeError
 
-COMMANDS = (index, search, embed, rerank, status)
+COMMANDS = (up, check, index, search, embed, rerank, status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bgeserve.cli.common import Subparsers
+from bgeserve.cli.arguments import Subparsers
 from bgeserve.cli.serving import hand_over
 
 

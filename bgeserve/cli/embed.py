@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from bgeserve.cli.common import Subparsers, add_service_arguments, connect, print_json, print_table, texts_of
+from bgeserve.cli.arguments import Subparsers, add_service_arguments, connect, texts_of
+from bgeserve.cli.output import print_json, print_table
 from bgeserve.types import OUTPUTS, Embeddings
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bgeserve.cli.common import Subparsers, add_service_arguments, connect, print_json, print_table, texts_of
+from bgeserve.cli.arguments import Subparsers, add_service_arguments, connect, texts_of
+from bgeserve.cli.output import print_json, print_table
 from bgeserve.types import Scores
 
 

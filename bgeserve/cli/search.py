@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bgeserve.cli.common import Subparsers, add_service_arguments, connect, print_json, print_table
+from bgeserve.cli.arguments import Subparsers, add_service_arguments, connect
+from bgeserve.cli.output import print_json, print_table
 from bgeserve.types import Hit
 
 

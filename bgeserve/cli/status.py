@@ -6,7 +6,8 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from bgeserve.cli.common import Subparsers, add_service_arguments, connect, print_json, print_table
+from bgeserve.cli.arguments import Subparsers, add_service_arguments, connect
+from bgeserve.cli.output import print_json, print_table
 from bgeserve.client import Client
 from bgeserve.errors import NotFound
 from bgeserve.types import CollectionInfo

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from bgeserve.api import create_app
+from bgeserve.errors import SettingsError
 from tests.api.backend import Stage
 from tests.api.conftest import LIMITS
 
@@ -64,5 +65,5 @@ async def test_the_description_says_that_a_key_is_needed(locked: httpx.AsyncClie
 
 
 def test_an_empty_key_is_a_mistake(stage: Stage) -> None:
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(SettingsError, match="empty"):
         create_app(stage.service, LIMITS, api_key="")

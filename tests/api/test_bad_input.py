@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bgeserve.api import create_app
 from bgeserve.errors import (
     BgeServeError,
     CheckpointError,
@@ -21,6 +22,7 @@ from bgeserve.errors import (
     StorageFull,
     Unavailable,
 )
+from bgeserve.settings import IngressSettings
 from tests.api.backend import Stage
 
 DOCUMENTS = "/v1/collections/default/documents"
@@ -154,6 +156,15 @@ async def test_a_field_is_wrong(http: httpx.AsyncClient, method: str, path: str,
         assert part in error["message"]
 
 
+async def test_many_queries_with_many_hits_each(stage: Stage) -> None:
+    transport = httpx.ASGITransport(create_app(stage.service, IngressSettings(), api_key=None))
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as http:
+        response = await http.post("/v1/search", json={"query": ["a"] * 1000, "top_k": 51})
+    error = error_of(response)
+    assert (response.status_code, error["param"]) == (400, "top_k")
+    assert error["message"] == "top_k must be at most 50 for 1000 queries (50000 hits a request), not 51"
+
+
 @pytest.mark.parametrize(
     ("query", "param", "said"),
     [
@@ -233,6 +244,7 @@ async def test_json_may_say_that_it_is_utf_8(http: httpx.AsyncClient, content_ty
     ("path", "body", "status", "code", "said"),
     [
         ("/v1/encode", {"input": "a", "model": "bge"}, 404, "model_not_found", ["'bge'", "hashing"]),
+        ("/v1/encode", {"input": "a", "model": ""}, 404, "model_not_found", ["''", "hashing"]),
         ("/v1/encode", {"input": "a", "model": "overlap"}, 400, "wrong_role", ["'overlap'", "reranker", "hashing"]),
         ("/v1/rerank", {"query": "a", "documents": ["b"], "model": "hashing"}, 400, "wrong_role", ["'hashing'", "embedder", "overlap"]),
         ("/v1/search", {"query": "a", "collection": "missing"}, 404, "not_found", ["'missing'"]),
