@@ -197,6 +197,19 @@ class TestWriting:
         await writing
         assert len(counts) > 5
 
+    async def test_a_search_waits_for_a_piece_and_not_for_all_writers(self, retriever: Retriever) -> None:
+        async def writer(k: int) -> None:
+            await put(retriever, *(chunk(f"w{k}-{i}", f"text {i}") for i in range(4 * MAX_PIECE)))
+
+        writing = asyncio.gather(*(writer(k) for k in range(16)))
+        written_meanwhile: list[int] = []
+        while not writing.done():
+            before = (await retriever.describe("default")).count
+            await search(retriever, "amber")
+            written_meanwhile.append((await retriever.describe("default")).count - before)
+        await writing
+        assert max(written_meanwhile) <= 6 * MAX_PIECE
+
     async def test_state_says_whether_writes_are_open(self, retriever: Retriever) -> None:
         await put(retriever, chunk("a"))
         ticket = await begin(retriever, [chunk("b")])

@@ -7,7 +7,6 @@ for ranges.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
@@ -51,9 +50,7 @@ def condition(filter: Filter) -> Condition:
         case In(field, wanted):
             return _any_term(_term(field, value) for value in wanted)
         case Range(field, gt, gte, lt, lte):
-            # A range without bounds selects nothing in the engine; here it means "has a number".
-            lowest = -sys.float_info.max if gt is None and gte is None else gte
-            return Condition(must=[FieldCondition(_number_path(field), range=RangeFloat(gt=gt, gte=lowest, lt=lt, lte=lte))])
+            return Condition(must=[FieldCondition(_number_path(field), range=RangeFloat(gt=gt, gte=gte, lt=lt, lte=lte))])
 
 
 def _any_term(terms: Iterable[str]) -> Condition:

@@ -15,10 +15,9 @@ from tests.stores.conftest import Opener
 from tests.stores.samples import SCHEMA, chunk, embed, query
 
 # Few fields and values, so that filters meet documents; among them what engines confuse.
-FIELDS = st.sampled_from(["a", "b", "a.b", "a[0]", 'quo"te', "日", "numbers", "terms"])
-TEXTS = st.sampled_from(["", "x", "X", "1", "True", "x y", "é", "*"]) | st.text(max_size=3).filter(lambda text: text.isprintable())
-NUMBERS = st.sampled_from([0, 1, -1, 2, 1.0, -0.0, 0.5, 1e300, 2**53, 2**53 + 1, 2**63 - 1, -(2**63) + 1])
-VALUES = TEXTS | NUMBERS | st.booleans()
+FIELDS = st.sampled_from(["a", 'a.b[0]"', "日"])
+NUMBERS = st.sampled_from([0, 1, 1.0, -0.0, 0.5, 1e300, 2**53, 2**53 + 1, 2**63 - 1, -(2**63) + 1])
+VALUES = NUMBERS | st.sampled_from(["", "1", "True", "x", "X", "é", True, False])
 METADATA = st.dictionaries(FIELDS, VALUES | st.lists(VALUES, max_size=3), max_size=4)
 BOUNDS = st.fixed_dictionaries({}, optional=dict.fromkeys(("gt", "gte", "lt", "lte"), NUMBERS))
 LEAVES = st.one_of(
@@ -62,5 +61,6 @@ def test_ranges_over_more_fields_than_are_indexed(store: VectorStore) -> None:
     chunks = [chunk(f"d{i}", metadata={f"field {i}": i}) for i in range(40)]
     store.upsert("docs", chunks, embed(chunks))
     for i in range(40):
+        assert store.matching("docs", Range(f"field {i}")) == [f"d{i}"]
         assert store.matching("docs", Range(f"field {i}", gte=i)) == [f"d{i}"]
         assert store.matching("docs", Range(f"field {i}", gt=i)) == []
