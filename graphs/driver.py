@@ -33,17 +33,17 @@ OBJECT_STORE_BYTES = 256 * 2**20
 STARTUP_ERROR = re.compile(r"^bgeserve\.errors\.\w+: (.*)$", re.MULTILINE)
 
 
-def main(config_path: str, host: str, port: str, folder: str) -> int:
+def main(config_path: str, host: str, port: str, folder: str, up_pid: str) -> int:
     stop = threading.Event()
     threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
     try:
         config = _config(Path(config_path), host, port)
-        Session(os.getppid(), os.getpid(), config.http_options.port, str(Path.cwd())).record(Path(folder))
+        Session(int(up_pid), os.getpid(), config.http_options.port, str(Path.cwd())).record(Path(folder))
         _start_ray(folder)
         _deploy(config)
         _wait_until_running(stop)
     except StartupError as error:
-        _say(state="failed", message=error.message)
+        _say(state="failed", message=error.message, is_explained=not isinstance(error, _Unexplained))
         return 1
     if not stop.is_set():
         graphs = [application.import_path for application in config.applications]
@@ -132,9 +132,13 @@ def _raise_failure(application: ApplicationStatusOverview) -> None:
         if reasons := STARTUP_ERROR.findall(deployment.message):
             raise StartupError(f"{name}: {reasons[-1]}")
         if deployment.status.value in ("UNHEALTHY", "DEPLOY_FAILED"):
-            raise StartupError(f"{name}: {_last_line(deployment.message)}")
+            raise _Unexplained(f"{name}: {_last_line(deployment.message)}")
     if application.status.value == "DEPLOY_FAILED":
-        raise StartupError(_last_line(application.message))
+        raise _Unexplained(_last_line(application.message))
+
+
+class _Unexplained(StartupError):
+    """What bge-serve did not raise on purpose: the logs know more."""
 
 
 def _last_line(message: str) -> str:

@@ -39,9 +39,9 @@ def new_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix=PREFIX, dir=ROOT))
 
 
-def processes(leader_pid: int) -> dict[int, str]:
-    """The living processes of a session: pid to command line."""
-    return {pid: _command(pid) for pid in _pids() if _session_of(pid) == leader_pid and not _is_zombie(pid)}
+def processes(leader_pid: int) -> list[int]:
+    """Pids of the session's living processes."""
+    return [pid for pid in _pids() if _session_of(pid) == leader_pid and not _is_dead(pid)]
 
 
 def kill(leader_pid: int, timeout_s: float = 10) -> None:
@@ -55,17 +55,17 @@ def kill(leader_pid: int, timeout_s: float = 10) -> None:
 
 
 def running() -> Iterator[Session]:
-    return (session for _, session in _recorded() if _command(session.up_pid))
+    return (session for _, session in _recorded() if not _is_dead(session.up_pid))
 
 
-def left_behind() -> Iterator[tuple[Session, dict[int, str]]]:
+def left_behind() -> Iterator[tuple[Session, list[int]]]:
     """Sessions whose `up` was killed and that still have processes; the folder of one that has none is removed."""
     for folder, session in _recorded():
-        if _command(session.up_pid):
+        if not _is_dead(session.up_pid):
             continue
         alive = processes(session.leader_pid)
-        # The number of a session is used again: it is still ours when one of its processes names our folder.
-        if any(str(folder) in command for command in alive.values()):
+        # Numbers of sessions are used again: this one is still ours when one of its processes writes to our folder.
+        if any(_has_open(pid, folder) for pid in alive):
             yield session, alive
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -89,15 +89,18 @@ def _session_of(pid: int) -> int | None:
         return None
 
 
-def _is_zombie(pid: int) -> bool:
+def _is_dead(pid: int) -> bool:
+    """Gone, or a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
 
 
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return ""
+def _has_open(pid: int, folder: Path) -> bool:
+    with suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if link.readlink().is_relative_to(folder):
+                    return True
+    return False

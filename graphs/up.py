@@ -70,7 +70,7 @@ class _Up:
     def _start_driver(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-P", "-m", "graphs.driver", self._args.config, self._args.host or "", str(self._args.port or "")]
         driver = subprocess.Popen(
-            [*command, str(self._folder)],
+            [*command, str(self._folder), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log.open("w"),
@@ -100,7 +100,7 @@ class _Up:
                 case {"state": "failed"}:
                     for line in event["message"].splitlines():
                         _say(f"{self._args.config}: {line}")
-                    if (self._folder / "ray").exists():
+                    if not event["is_explained"]:
                         _say(f"the logs are in {self._keep_logs()}")
                     return 1
                 case {"state": "ended"}:
