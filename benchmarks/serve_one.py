@@ -1,4 +1,4 @@
-"""What serving adds to one text of one waiting client: `python -m benchmarks.serve_one [--url URL] [--texts SOURCE]`.
+"""What serving adds to one text of one waiting client: `python -m benchmarks.serve_one [--url URL] [--texts PATH]`.
 
 Over HTTP against a running service, and the same forward (tokenising included) in this process with as many threads as a service's worker
 has. The two take turns text by text, so that a noisy machine treats them alike; `added` is the median of each text's own difference.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from itertools import islice
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -16,26 +16,24 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe_machine
+from benchmarks.texts import load_texts
 from bgeserve.client import Client
 from bgeserve.models.embedder import load_embedder
 from bgeserve.models.runtime import worker_init
 from bgeserve.settings import EmbedderSettings
-from bgeserve.sources import read_documents
 
 BUDGET_MS = 6.0
 """Meant to be added at most, at p50."""
-STRIDE = 17
-"""Takes texts from all over the source: neighbours are of one kind and length."""
 WARM_UP = 20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--texts", default="stdlib:", metavar="SOURCE", help="as for `bge-serve index`")
+    parser.add_argument("--texts", type=Path, help="texts to run on; default: the standard library's docstrings")
     parser.add_argument("--count", type=int, default=300, help="texts measured")
     args = parser.parse_args()
-    texts = [document.text for document in islice(read_documents(args.texts), 0, STRIDE * (args.count + WARM_UP), STRIDE)]
+    texts = load_texts(args.texts)[: args.count + WARM_UP]
     with Client(args.url) as client:
         served = next(model for model in client.models() if model.role == "embedder")
         settings = EmbedderSettings(model=served.model)
