@@ -32,7 +32,6 @@ class OrderedStore:
         self._orders: dict[str, WriteOrder] = {}
         # What a killed owner had written but not synced is back from the log, and would be taken for durable.
         store.flush()
-        self.flush, self.close = store.flush, store.close
 
     def require_fingerprint(self, fingerprint: str) -> None:
         """Raises StoreError when a collection holds vectors of another model."""
@@ -43,18 +42,24 @@ class OrderedStore:
                     f"collection {collection!r} holds vectors of {schema.fingerprint}; the embedder is {fingerprint}", field="path"
                 )
 
-    def check_search(self, collection: str, fingerprint: str | None, legs: Sequence[Leg]) -> None:
+    def search(
+        self,
+        collection: str,
+        query: Query,
+        fingerprint: str | None,
+        legs: Sequence[Leg],
+        fusion: Fusion,
+        candidates: int,
+        limit: int,
+        filter: Filter | None,
+    ) -> list[Hit]:
         schema = self._existing(collection)
         if fingerprint is None and any(leg != "full_text" for leg in legs):
             raise InvalidRequest(f"legs {list(legs)} compare vectors: the fingerprint of the query's must be stated", field="fingerprint")
-        if fingerprint is not None and schema is not None:
-            check_fingerprint(schema, fingerprint)
-
-    def search(
-        self, collection: str, query: Query, legs: Sequence[Leg], fusion: Fusion, candidates: int, limit: int, filter: Filter | None
-    ) -> list[Hit]:
-        if self._existing(collection) is None:
+        if schema is None:
             return []
+        if fingerprint is not None:
+            check_fingerprint(schema, fingerprint)
         found: dict[Leg, list[tuple[str, float]]] = {}
         for leg in legs:
             found[leg] = [(hit.key, hit.score) for hit in self._store.search(collection, leg, query, candidates, filter)]
@@ -136,6 +141,12 @@ class OrderedStore:
 
     def collections(self) -> list[str]:
         return sorted({DEFAULT_COLLECTION, *self._store.collections()})
+
+    def flush(self) -> None:
+        self._store.flush()
+
+    def close(self) -> None:
+        self._store.close()
 
     def _existing(self, collection: str) -> CollectionSchema | None:
         schema = self._store.schema(collection)

@@ -57,9 +57,8 @@ class StoreRetriever:
         filter: Filter | None = None,
     ) -> list[list[Hit]]:
         with self._observer.duration("retrieve_s"):
-            await self._run(self._store.check_search, collection, fingerprint, legs)
             search = self._store.search
-            return [await self._run(search, collection, query, legs, fusion, candidates, limit, filter) for query in queries]
+            return [await self._run(search, collection, query, fingerprint, legs, fusion, candidates, limit, filter) for query in queries]
 
     async def begin_write(self, collection: str, fingerprint: str, content_hashes: Mapping[str, str]) -> WriteTicket:
         sequence = await self._run(self._store.begin_write, collection, fingerprint, list(content_hashes))

@@ -147,8 +147,7 @@ class QdrantCollection:
             if len(found) < fetch or found[-1].score < found[limit - 1].score or fetch >= limit + MAX_TIED:
                 break
             fetch = min(4 * fetch, limit + MAX_TIED)
-        ranked = sorted(found, key=lambda point: (-point.score, str(point.id)))
-        return [ScoredId(str(point.id), point.score) for point in ranked[:limit]]
+        return sorted((ScoredId(str(point.id), point.score) for point in found), key=lambda hit: (-hit.score, hit.key))[:limit]
 
     def fetch(self, keys: Sequence[str]) -> list[Chunk]:
         found = {str(point.id): point for point in self._call(self._shard.retrieve, list(keys), True, False)}

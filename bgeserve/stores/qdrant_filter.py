@@ -18,8 +18,7 @@ from bgeserve.filters import And, Equals, Filter, In, Not, Or, Range, field_valu
 from bgeserve.types import Metadata, MetadataValue
 
 TERMS = "terms"
-_EVERYTHING = Condition()
-_NOTHING = Condition(must_not=[_EVERYTHING])
+_NOTHING = Condition(must_not=[Condition()])
 
 
 def filterable(metadata: Metadata) -> dict[str, Any]:
