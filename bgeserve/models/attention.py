@@ -80,16 +80,10 @@ def attend_varlen(
 
 
 def _refuse_unimplemented(module: nn.Module, attention_mask: Tensor | None, dropout: float, keywords: dict[str, Any]) -> None:
-    asked = {name: value for name, value in keywords.items() if value is not None and name not in _WITHOUT_EFFECT_HERE}
-    if attention_mask is not None:
-        asked["attention_mask"] = "a tensor"
-    if dropout:
-        asked["dropout"] = dropout
-    if getattr(module, "is_causal", False):
-        asked["is_causal"] = True
-    asked = {name: value for name, value in asked.items() if not (name == "is_causal" and value is False)}
-    if asked:
-        raise CheckpointError(f"{type(module).__name__} asks for {asked}, which packed attention does not implement")
+    causal = keywords.get("is_causal") or getattr(module, "is_causal", False)
+    asked = {**keywords, "attention_mask": attention_mask, "dropout": dropout or None, "is_causal": causal or None}
+    if refused := sorted(name for name, value in asked.items() if value is not None and name not in _WITHOUT_EFFECT_HERE):
+        raise CheckpointError(f"{type(module).__name__} asks for {refused}, which packed attention does not implement")
 
 
 def _no_mask(*_args: Any, **_keywords: Any) -> None:

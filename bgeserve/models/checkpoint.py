@@ -52,7 +52,9 @@ class Checkpoint:
     @staticmethod
     def read(folder: Path, stated_max_tokens: int | None = None) -> Checkpoint:
         """What the folder's files say; `stated_max_tokens` counts where they are silent."""
-        config = _read_json(folder / "config.json")
+        config: dict[str, Any] = _read_json(folder / "config.json", dict)
+        if absent := [key for key in ("hidden_size", "max_position_embeddings", "vocab_size") if not isinstance(config.get(key), int)]:
+            raise CheckpointError(f"{folder / 'config.json'} lacks {absent}")
         family = _family(folder, config)
         positions = PositionScheme(int(config.get("pad_token_id", 1)) if family == "xlm-roberta" else None)
         return Checkpoint(
@@ -121,7 +123,8 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
         if index.is_file():
-            files = tuple(folder / shard for shard in sorted(set(_read_json(index)["weight_map"].values())))
+            weight_map: dict[str, str] = _read_json(index, dict).get("weight_map", {})
+            files = tuple(folder / shard for shard in sorted(set(weight_map.values())))
         elif (folder / name).is_file():
             files = (folder / name,)
         else:
@@ -147,17 +150,17 @@ def _pooling(folder: Path) -> Pooling | None:
     if not (folder / "modules.json").is_file():
         return None
     pooling: Pooling | None = None
-    for module in cast(list[dict[str, str]], _read_json(folder / "modules.json")):
-        kind = module["type"].rpartition(".")[2]
+    for module in cast(list[dict[str, str]], _read_json(folder / "modules.json", list)):
+        kind = module.get("type", "").rpartition(".")[2]
         if kind == "Pooling":
-            pooling = _read_pooling(folder / module["path"] / "config.json")
+            pooling = _read_pooling(folder / module.get("path", "") / "config.json")
         elif kind not in ("Transformer", "Normalize"):
             raise CheckpointError(f"{folder / 'modules.json'}: module {kind!r} is not known here (Transformer, Pooling, Normalize are)")
     return pooling
 
 
 def _read_pooling(file: Path) -> Pooling:
-    config = _read_json(file)
+    config: dict[str, Any] = _read_json(file, dict)
     modes = config.get("pooling_mode") or [mode for key, mode in _LEGACY_POOLING_KEYS.items() if config.get(key)]
     modes = [modes] if isinstance(modes, str) else list(modes)
     if len(modes) != 1 or modes[0] not in _POOLINGS:
@@ -178,13 +181,16 @@ def _query_prompt(folder: Path) -> str | None:
 
 
 def _optional_json(file: Path) -> dict[str, Any]:
-    return _read_json(file) if file.is_file() else {}
+    return _read_json(file, dict) if file.is_file() else {}
 
 
-def _read_json(file: Path) -> Any:
+def _read_json(file: Path, kind: type[dict[str, Any]] | type[list[Any]]) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{file} is missing") from error
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if not isinstance(content, kind):
+        raise CheckpointError(f"{file} holds a JSON {type(content).__name__}; expected a {kind.__name__}")
+    return content

@@ -6,7 +6,8 @@ Knows checkpoints and batches. Does not know what the hidden states are for.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,23 +76,19 @@ def load_linear(file: Path, in_features: int, out_features: int | None, device: 
 
 
 def _from_pretrained(auto_class: Any, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, unused: str | None = None) -> Any:
-    previous = transformers_logging.get_verbosity()
-    # What matters of transformers' report (missing, misshapen) is raised below, by name; what it warns of (an unused pooler) is meant.
-    transformers_logging.set_verbosity_error()
     try:
-        model, report = auto_class.from_pretrained(
-            checkpoint.folder,
-            dtype=dtype,
-            attn_implementation=choose_attention(device, dtype),
-            local_files_only=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        with _quietly():
+            model, report = auto_class.from_pretrained(
+                checkpoint.folder,
+                dtype=dtype,
+                attn_implementation=choose_attention(device, dtype),
+                local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{checkpoint.folder}: its weights cannot be loaded: {error}") from error
-    finally:
-        transformers_logging.set_verbosity(previous)
     for name, found, expected in sorted(report["mismatched_keys"]):
         raise CheckpointError(f"{checkpoint.folder}: tensor {name} is {tuple(found)}; config.json says {tuple(expected)}")
     if missing := sorted(name for name in report["missing_keys"] if unused is None or not name.startswith(unused)):
@@ -99,3 +96,17 @@ def _from_pretrained(auto_class: Any, checkpoint: Checkpoint, device: torch.devi
             f"{checkpoint.folder}: its weights lack {len(missing)} tensors of {type(model).__name__}: {', '.join(missing[:3])}"
         )
     return model.to(device).eval().requires_grad_(False)
+
+
+@contextmanager
+def _quietly() -> Generator[None]:
+    """What matters of transformers' report is raised by name; what else it prints (an unused pooler, a progress bar) is noise in a log."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

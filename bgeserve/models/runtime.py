@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Literal
 
 import torch
@@ -40,4 +41,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _cpu_computes_bfloat16() -> bool:
+    if platform.machine() in ("x86_64", "AMD64"):  # where mkldnn also says yes to CPUs that can only emulate it
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
