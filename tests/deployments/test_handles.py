@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from bgeserve.errors import FingerprintMismatch
+from bgeserve.types import Embeddings, ModelInfo, Scores
+from deployments.handles import RemoteEmbedder, RemoteReranker
+from tests.deployments.fakes import FakeHandle
+
+
+def embed(texts: Sequence[str], fingerprint: str = "a", **_: Any) -> Embeddings:
+    """A text of n characters becomes the vector [n]."""
+    dense = np.array([[len(text)] for text in texts], np.float32).reshape(len(texts), 1)
+    return Embeddings(fingerprint, tokens=[1] * len(texts), truncated=[False] * len(texts), dense=dense)
+
+
+def score(query: str, passages: Sequence[str], **_: Any) -> Scores:
+    raw = np.array([len(passage) for passage in passages], np.float32)
+    return Scores(raw, raw / 100, tokens=[1] * len(passages), truncated=[False] * len(passages))
+
+
+async def test_a_request_goes_over_in_calls_of_bounded_size_and_comes_back_in_order() -> None:
+    texts = ["x" * n for n in range(1, 30)]
+    handle = FakeHandle([embed] * len(texts))
+    made = await RemoteEmbedder(cast("Any", handle), max_call_bytes=40).encode(texts, timeout_s=5)
+    assert made.dense is not None
+    assert made.dense[:, 0].tolist() == [len(text) for text in texts]
+    assert all(sum(map(len, args[0])) <= 40 for _, args, _, _ in handle.calls)
+    assert all(0 < kwargs["timeout_s"] <= 5 for _, _, kwargs, _ in handle.calls)
+
+    handle = FakeHandle([score] * len(texts))
+    scores = await RemoteReranker(cast("Any", handle), max_call_bytes=40).rerank("q", texts)
+    assert scores.raw.tolist() == [len(text) for text in texts]
+    assert len(handle.calls) > 1
+
+
+async def test_no_texts_are_still_answered_with_the_fingerprint() -> None:
+    made = await RemoteEmbedder(cast("Any", FakeHandle([embed])), max_call_bytes=40).encode([])
+    assert (made.fingerprint, len(made)) == ("a", 0)
+
+
+async def test_vectors_of_two_models_are_never_one_answer() -> None:
+    handle = FakeHandle([embed, lambda texts, **_: embed(texts, fingerprint="b")])
+    with pytest.raises(FingerprintMismatch, match="a, b"):
+        await RemoteEmbedder(cast("Any", handle), max_call_bytes=1).encode(["x", "y"])
+
+
+async def test_what_is_remembered_of_a_model_is_forgotten_when_another_answers() -> None:
+    def info(fingerprint: str) -> ModelInfo:
+        return ModelInfo("m", "embedder", "m", 512, fingerprint=fingerprint)
+
+    embedder = RemoteEmbedder(
+        cast("Any", FakeHandle([info("a"), lambda texts, **_: embed(texts, fingerprint="b"), info("b")])), max_call_bytes=99
+    )
+    assert (await embedder.info()).fingerprint == "a"
+    assert (await embedder.info()).fingerprint == "a"
+    await embedder.encode(["x"])
+    assert (await embedder.info()).fingerprint == "b"

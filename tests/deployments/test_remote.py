@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import grpc
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+from bgeserve.errors import DeadlineExceeded, InvalidRequest, Overloaded, ReplicaFull, Unavailable
+from bgeserve.types import Lane
+from deployments.remote import MAX_GRPC_BYTES, Caller, Remote
+from tests.deployments.fakes import FakeHandle
+
+UNAVAILABLE = ActorUnavailableError("gone", b"0" * 16)
+FULL = ReplicaFull("no room", retry_after_s=0.01)
+
+
+def too_large() -> grpc.aio.AioRpcError:
+    metadata = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, metadata, metadata, details="Received message larger than max")
+
+
+async def ask(
+    handle: FakeHandle, *, lane: Lane = "interactive", timeout_s: float | None = 5, payload_bytes: int = 0, others: int = 0
+) -> object:
+    caller = Caller(lane, timeout_s)
+    caller.calls = others
+    return await Remote(cast("Any", handle)).call(lambda it: it.encode.remote("x"), caller, payload_bytes)
+
+
+@pytest.mark.parametrize("death", [ActorDiedError(), UNAVAILABLE])
+async def test_a_call_is_sent_again_once_when_its_replica_dies(death: Exception) -> None:
+    handle = FakeHandle([death, "answer"])
+    assert await ask(handle) == "answer"
+    assert len(handle.calls) == 2
+
+
+async def test_a_second_death_is_reported_as_unavailable() -> None:
+    handle = FakeHandle([UNAVAILABLE, UNAVAILABLE, "never asked for"])
+    with pytest.raises(Unavailable) as caught:
+        await ask(handle)
+    assert caught.value.retry_after_s
+    assert len(handle.calls) == 2
+
+
+async def test_a_full_replica_is_tried_once_more_and_then_refuses_a_lone_interactive_call() -> None:
+    assert await ask(FakeHandle([FULL, "answer"])) == "answer"
+    with pytest.raises(Overloaded) as caught:
+        await ask(FakeHandle([FULL, FULL, "never asked for"]))
+    assert type(caught.value) is Overloaded
+    assert caught.value.retry_after_s == FULL.retry_after_s
+
+
+async def test_a_job_waits_for_room_and_so_does_a_request_that_fills_the_replica_itself() -> None:
+    assert await ask(FakeHandle([FULL] * 5 + ["answer"]), lane="bulk") == "answer"
+    assert await ask(FakeHandle([FULL] * 5 + ["answer"]), others=1) == "answer"
+
+
+async def test_waiting_for_room_ends_with_the_deadline() -> None:
+    with pytest.raises(DeadlineExceeded):
+        await ask(FakeHandle([FULL] * 1000), lane="bulk", timeout_s=0.05)
+
+
+async def test_what_the_replica_refused_is_raised_here_as_it_was() -> None:
+    with pytest.raises(InvalidRequest, match="too long") as caught:
+        await ask(FakeHandle([InvalidRequest("too long", field="texts")]))
+    assert caught.value.field == "texts"
+
+
+async def test_the_deadline_and_a_caller_who_goes_away_cancel_the_call() -> None:
+    handle = FakeHandle([asyncio.Event()])
+    with pytest.raises(DeadlineExceeded):
+        await ask(handle, timeout_s=0.01)
+    assert handle.responses[0].was_cancelled
+
+    handle = FakeHandle([asyncio.Event()])
+    task = asyncio.create_task(ask(handle))
+    await handle.called.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert handle.responses[0].was_cancelled
+
+
+async def test_large_payloads_go_by_reference_and_so_does_what_grpc_found_too_large() -> None:
+    handle = FakeHandle(["answer"])
+    await ask(handle, payload_bytes=MAX_GRPC_BYTES + 1)
+    assert [by_reference for *_, by_reference in handle.calls] == [True]
+
+    handle = FakeHandle([too_large(), "answer"])
+    assert await ask(handle) == "answer"
+    assert [by_reference for *_, by_reference in handle.calls] == [False, True]
+
+    with pytest.raises(grpc.aio.AioRpcError):
+        await ask(FakeHandle([too_large(), too_large()]))
