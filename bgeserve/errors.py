@@ -3,6 +3,7 @@
     BgeServeError
     ├── RequestError (the caller's to mend: 4xx)
     │   ├── InvalidRequest             400  a field is wrong: names the field, the limit and what was sent
+    │   │   └── TextTooLong            400  and may not be cut
     │   ├── Unauthorized               401
     │   ├── NotFound                   404  an unknown document or collection
     │   │   └── UnknownModel           404
@@ -22,7 +23,7 @@
         ├── CheckpointError                 a model's folder: names the file
         └── StoreError                      a store's folder
 
-They pickle through Ray unchanged: an exception's fields are its constructor's arguments.
+They pickle through Ray unchanged.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ class BgeServeError(Exception):
         self.retry_after_s = retry_after_s
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self.field, self.retry_after_s)
+        return _rebuild, (type(self), self.__dict__)
 
 
-def _rebuild(kind: type[BgeServeError], message: str, field: str | None, retry_after_s: float | None) -> BgeServeError:
-    return kind(message, field=field, retry_after_s=retry_after_s)
+def _rebuild(kind: type[BgeServeError], attributes: dict[str, Any]) -> BgeServeError:
+    error = kind.__new__(kind, attributes["message"])
+    error.__dict__.update(attributes)
+    return error
 
 
 class RequestError(BgeServeError):
@@ -57,6 +60,22 @@ class RequestError(BgeServeError):
 
 class InvalidRequest(RequestError):
     pass
+
+
+class TextTooLong(InvalidRequest):
+    """`field` and `index` say which text, in the words of whoever was asked; who split what came in says it `at` its place."""
+
+    code = "text_too_long"
+
+    def __init__(self, field: str, index: int | None, tokens: int, max_tokens: int) -> None:
+        where = field if index is None else f"{field}[{index}]"
+        super().__init__(f"{where} has at least {tokens} tokens; the limit is {max_tokens}, and truncate is false", field=field)
+        self.index = index
+        self.tokens = tokens
+        self.max_tokens = max_tokens
+
+    def at(self, field: str, index: int | None) -> TextTooLong:
+        return TextTooLong(field, index, self.tokens, self.max_tokens)
 
 
 class Unauthorized(RequestError):

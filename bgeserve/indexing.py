@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from bgeserve.deadline import Deadline
-from bgeserve.errors import BgeServeError, FingerprintMismatch, StaleWrite
+from bgeserve.errors import BgeServeError, FingerprintMismatch, StaleWrite, TextTooLong
 from bgeserve.protocols import Embedder, Retriever
 from bgeserve.types import Chunk, Document, Lane, Output, WriteResult
 
@@ -56,9 +56,11 @@ class IndexPipeline:
                 timeout_s=deadline.remaining_s(),
             )
             await self._retriever.finish_write(collection, ticket, changed, embeddings)
-        except BaseException:
+        except BaseException as error:
             with suppress(BgeServeError):  # an owner that is gone has forgotten the write already
                 await self._retriever.abandon_write(collection, ticket)
+            if isinstance(error, TextTooLong) and error.index is not None:
+                raise error.at("documents", chunks.index(changed[error.index])) from None
             raise
         cut = [chunk.document_id for chunk, truncated in zip(changed, embeddings.truncated, strict=True) if truncated]
         return WriteResult(upserted=len(changed), unchanged=len(ticket.unchanged), tokens=sum(embeddings.tokens), truncated=cut)

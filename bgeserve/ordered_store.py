@@ -14,9 +14,9 @@ import numpy as np
 from bgeserve.errors import InvalidRequest, NotFound, StoreError
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fused, Fusion, fuse
-from bgeserve.protocols import CollectionSchema, VectorStore
 from bgeserve.stores.validation import check_collection_name, check_fingerprint, check_id, check_write
 from bgeserve.types import LEGS, Chunk, CollectionInfo, Embeddings, Hit, Leg, Query
+from bgeserve.vector_store import CollectionSchema, VectorStore
 from bgeserve.write_order import WriteOrder
 
 DEFAULT_COLLECTION = "default"

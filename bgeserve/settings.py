@@ -57,7 +57,7 @@ class ModelSettings(Strict):
     max_batch_tokens: PositiveInt | None = None
     """Tokens per forward. None: 700 on CPU, 16,384 on CUDA."""
     workers: Annotated[int, Field(ge=1, le=4)] | None = None
-    """Batches computed at a time. None: on CPU one one-thread worker per core of `cpus` (at most 4), on CUDA 2 (one prepares while one runs)."""
+    """Batches computed at a time. None: on CPU one one-thread worker per core of `cpus` (at most 4); on CUDA 2: one prepares, one runs."""
     max_queue_s: PositiveFloat = 2
     """Seconds of queued work (at the measured speed) that one replica accepts."""
     bulk_share: Annotated[float, Field(gt=0, lt=1)] = 0.2

@@ -5,13 +5,14 @@ Knows that a request goes over in calls of bounded size. Does not know what can 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from bgeserve.errors import FingerprintMismatch
+from bgeserve.errors import FingerprintMismatch, TextTooLong
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
 from bgeserve.protocols import WriteTicket
@@ -49,11 +50,12 @@ class RemoteEmbedder:
         options = {"outputs": outputs, "input_type": input_type, "truncate": truncate, "lane": lane}
 
         async def encode(part: slice) -> Embeddings:
-            return await self._remote.call(
-                lambda handle: handle.encode.remote(texts[part], **options, timeout_s=caller.deadline.remaining_s()),
-                caller,
-                payload_bytes_of_answer(texts[part], outputs),
-            )
+            with _places_from(part.start):
+                return await self._remote.call(
+                    lambda handle: handle.encode.remote(texts[part], **options, timeout_s=caller.deadline.remaining_s()),
+                    caller,
+                    payload_bytes_of_answer(texts[part], outputs),
+                )
 
         # Without texts one call still goes out: its answer carries the model's fingerprint.
         slices = split_by_bytes(texts, self._max_call_bytes) or [slice(0, 0)]
@@ -92,12 +94,13 @@ class RemoteReranker:
         caller = Caller(lane, timeout_s)
 
         async def rerank(part: slice) -> Scores:
-            return await self._remote.call(
-                lambda handle: handle.rerank.remote(
-                    query, passages[part], truncate=truncate, lane=lane, timeout_s=caller.deadline.remaining_s()
-                ),
-                caller,
-            )
+            with _places_from(part.start):
+                return await self._remote.call(
+                    lambda handle: handle.rerank.remote(
+                        query, passages[part], truncate=truncate, lane=lane, timeout_s=caller.deadline.remaining_s()
+                    ),
+                    caller,
+                )
 
         slices = split_by_bytes(passages, self._max_call_bytes) or [slice(0, 0)]
         return concat_scores(await gather_bounded([partial(rerank, part) for part in slices], MAX_CALLS_IN_FLIGHT))
@@ -151,3 +154,12 @@ class RemoteRetriever:
 
     async def collections(self) -> list[str]:
         return await self._remote.call(lambda handle: handle.collections.remote(), Caller())
+
+
+@contextmanager
+def _places_from(start: int) -> Generator[None]:
+    """A replica counts the texts of its call; the caller counts those of the request."""
+    try:
+        yield
+    except TextTooLong as error:
+        raise error if error.index is None else error.at(error.field or "", error.index + start) from None

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from bgeserve.api import collections, health, native, openai, rerank
 from bgeserve.api.auth import RequireKey
 from bgeserve.api.encoding import IN_LOOP_BYTES, to_json
-from bgeserve.api.errors import error_response
+from bgeserve.api.errors import error_response, in_words_of
 from bgeserve.api.limits import deadline, read_body, while_client_waits
 from bgeserve.api.openapi import openapi_operation
 from bgeserve.api.operation import Call, Operation
@@ -78,7 +78,7 @@ def _endpoint(
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:  # noqa: BLE001 (error_response logs what nobody raised on purpose)
-            return error_response(error)
+            return error_response(in_words_of(operation.names, error))
 
     return endpoint
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from math import ceil
 
 import orjson
@@ -10,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from bgeserve.errors import BgeServeError, Overloaded, RequestError, ServiceError, Unauthorized, Unavailable
+from bgeserve.errors import BgeServeError, Overloaded, RequestError, ServiceError, TextTooLong, Unauthorized, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,15 @@ def error_response(error: Exception) -> Response:
         return _respond(error.status_code, error.detail, None, _HTTP_CODES[error.status_code], dict(error.headers or {}))
     logger.error("a request failed", exc_info=error)
     return _respond(500, "the service failed on this request; its log says why", None, BgeServeError.code, {})
+
+
+def in_words_of(names: Mapping[str, str], error: Exception) -> Exception:
+    """An error about a field of the backend, as one about the caller's field."""
+    if isinstance(error, BgeServeError) and (name := names.get(error.field or "")):
+        if isinstance(error, TextTooLong):
+            return error.at(name, error.index)
+        error.field = name
+    return error
 
 
 def _respond(status: int, message: str, param: str | None, code: str, headers: dict[str, str]) -> Response:

@@ -217,6 +217,16 @@ def _hit(hit: Hit) -> HitResponse:
 
 
 OPERATIONS = (
-    Operation("POST", "/v1/encode", "Dense, sparse and multi-vector outputs of texts, in one pass", EncodeBody, EncodeResponse, encode),
-    Operation("POST", "/v1/search", "Embed, retrieve and rerank", SearchBody, SearchResponse, search),
+    Operation(
+        "POST",
+        "/v1/encode",
+        "Dense, sparse and multi-vector outputs of texts, in one pass",
+        EncodeBody,
+        EncodeResponse,
+        encode,
+        {"texts": "input"},
+    ),
+    Operation(
+        "POST", "/v1/search", "Embed, retrieve and rerank", SearchBody, SearchResponse, search, {"texts": "query", "outputs": "mode"}
+    ),
 )

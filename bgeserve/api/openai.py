@@ -142,6 +142,8 @@ def _model(info: ModelInfo) -> ModelResponse:
 
 
 OPERATIONS = (
-    Operation("POST", "/v1/embeddings", "Dense vectors in OpenAI's shape", EmbeddingsBody, EmbeddingsResponse, embeddings),
+    Operation(
+        "POST", "/v1/embeddings", "Dense vectors in OpenAI's shape", EmbeddingsBody, EmbeddingsResponse, embeddings, {"texts": "input"}
+    ),
     Operation("GET", "/v1/models", "The deployed models, in OpenAI's shape", Nothing, ModelsResponse, models),
 )

@@ -61,3 +61,5 @@ class Operation(Generic[B]):
     request: type[B]
     response: Any
     handler: Callable[[Call, B], Awaitable[Answer]]
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the backend's texts, passages and outputs are called in this dialect, for errors about them."""

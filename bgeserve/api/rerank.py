@@ -113,4 +113,8 @@ def _item(scores: Scores, i: int, body: RerankBody) -> RerankItem:
     return item
 
 
-OPERATIONS = (Operation("POST", "/v1/rerank", "Score passages for a query, in Jina's shape", RerankBody, RerankResponse, rerank),)
+OPERATIONS = (
+    Operation(
+        "POST", "/v1/rerank", "Score passages for a query, in Jina's shape", RerankBody, RerankResponse, rerank, {"passages": "documents"}
+    ),
+)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from bgeserve.errors import CheckpointError, InvalidRequest
+from bgeserve.errors import CheckpointError, InvalidRequest, TextTooLong
 
 Int32Array = NDArray[np.int32]
 
@@ -61,32 +61,33 @@ class Tokenizer:
         self._pair = _Template.of(self._backend.encode("a", "a"))
 
     def encode(self, texts: Sequence[str], *, truncate: bool = True, field: str = "texts") -> list[TokenSequence]:
-        """Ids of each text; over the limit, the first ones. Raises InvalidRequest: over it with truncate=False, or a lone surrogate."""
+        """Ids of each text; over the limit, the first ones. Raises TextTooLong (truncate=False), InvalidRequest (a lone surrogate)."""
         before, after = self._single.parts
         room = self.max_tokens - len(before) - len(after)
         sequences: list[TokenSequence] = []
         for i, ids in enumerate(self._body_ids(texts, room, field)):
             if len(ids) > room and not truncate:
-                raise self._over_limit(f"{field}[{i}]", len(ids) + len(before) + len(after))
+                raise TextTooLong(field, None if field == "query" else i, len(ids) + len(before) + len(after), self.max_tokens)
             sequences.append(TokenSequence(np.array([*before, *ids[:room], *after], np.int32), truncated=len(ids) > room))
         return sequences
 
     def encode_pairs(self, query: str, passages: Sequence[str], *, truncate: bool = True) -> list[TokenSequence]:
         """Ids of the query with each passage: the query cut to 3/4 of the limit, then the passage to what is left.
 
-        As FlagEmbedding defines it on ids (inference/reranker/encoder_only/base.py). Raises InvalidRequest as `encode` does.
+        As FlagEmbedding defines it on ids (inference/reranker/encoder_only/base.py). Raises as `encode`; a
+        passage's tokens are counted with its query's.
         """
         before, between, after = self._pair.parts
         query_room = self.max_tokens * 3 // 4
         (query_ids,) = self._body_ids([query], query_room, "query")
         if len(query_ids) > query_room and not truncate:
-            raise InvalidRequest(f"query has at least {len(query_ids)} tokens; the limit is {query_room}", field="query")
+            raise TextTooLong("query", None, len(query_ids), query_room)
         head = [*before, *query_ids[:query_room], *between]
         room = max(0, self.max_tokens - len(head) - len(after))
         sequences: list[TokenSequence] = []
         for i, ids in enumerate(self._body_ids(passages, room, "passages")):
             if len(ids) > room and not truncate:
-                raise self._over_limit(f"passages[{i}] with the query", len(head) + len(ids) + len(after))
+                raise TextTooLong("passages", i, len(head) + len(ids) + len(after), self.max_tokens)
             pair = np.array([*head, *ids[:room], *after], np.int32)
             cut = len(query_ids) > query_room or len(ids) > room
             sequences.append(TokenSequence(pair, cut, self._pair_types(len(head), len(pair))))
@@ -118,10 +119,6 @@ class Tokenizer:
 
     def _encode_batch(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
-
-    def _over_limit(self, what: str, tokens: int) -> InvalidRequest:
-        message = f"{what} has at least {tokens} tokens; the limit is {self.max_tokens}, and truncate is false"
-        return InvalidRequest(message, field=what.split("[")[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,5 +167,6 @@ def _refuse_lone_surrogates(texts: Sequence[str], field: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            message = f"{field}[{i}] has a lone surrogate ({text[error.start]!a}) at character {error.start}: no UTF-8 text can hold it"
+            where = field if field == "query" else f"{field}[{i}]"
+            message = f"{where} has a lone surrogate ({text[error.start]!a}) at character {error.start}: no UTF-8 text can hold it"
             raise InvalidRequest(message, field=field) from error

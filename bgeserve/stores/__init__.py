@@ -1,9 +1,9 @@
-"""Vector stores: each implements `protocols.VectorStore`, and which one is used is the settings' choice."""
+"""Vector stores: each implements `vector_store.VectorStore`, and which one is used is the settings' choice."""
 
 from __future__ import annotations
 
-from bgeserve.protocols import VectorStore
 from bgeserve.settings import QdrantEdgeSettings
+from bgeserve.vector_store import VectorStore
 
 
 def open_store(settings: QdrantEdgeSettings) -> VectorStore:

@@ -18,13 +18,13 @@ import qdrant_edge as qdrant
 
 from bgeserve.errors import ServiceError, StoreError
 from bgeserve.filters import Filter
-from bgeserve.protocols import CollectionSchema, ScoredId
 from bgeserve.stores.bm25 import Bm25Encoder, mean_tokens
 from bgeserve.stores.folder import sync_folder, write_json
 from bgeserve.stores.qdrant_filter import condition, number_paths
 from bgeserve.stores.qdrant_points import INDEXED_FIELDS, chunk_of, cursor, first_chunks, of_documents, payload, payload_of, point_id
 from bgeserve.stores.validation import check_query, check_write
 from bgeserve.types import Chunk, Embeddings, Leg, Query, SparseVector
+from bgeserve.vector_store import CollectionSchema, ScoredId
 
 P = ParamSpec("P")
 T = TypeVar("T")

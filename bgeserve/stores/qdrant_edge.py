@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from bgeserve.errors import InvalidRequest, NotFound, StorageFull, StoreError
 from bgeserve.filters import Filter
-from bgeserve.protocols import CollectionSchema, ScoredId
 from bgeserve.settings import QdrantEdgeSettings
 from bgeserve.stores.bm25 import Bm25Encoder
 from bgeserve.stores.folder import StoreFolder
 from bgeserve.stores.qdrant_collection import QdrantCollection
 from bgeserve.stores.validation import check_collection_name
 from bgeserve.types import Chunk, Embeddings, Leg, Query
+from bgeserve.vector_store import CollectionSchema, ScoredId
 
 
 class QdrantEdgeStore:

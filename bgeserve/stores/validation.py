@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from bgeserve.errors import FingerprintMismatch, InvalidRequest
 from bgeserve.filters import MAX_INTEGER
-from bgeserve.protocols import CollectionSchema
 from bgeserve.settings import Name
 from bgeserve.types import Chunk, Embeddings, Float32Array, Leg, Query, SparseVector
+from bgeserve.vector_store import CollectionSchema
 
 MAX_CHUNKS = 2**32
 """Per document."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bgeserve.protocols import VectorStore
 from bgeserve.settings import QdrantEdgeSettings
 from bgeserve.stores import open_store
+from bgeserve.vector_store import VectorStore
 from tests.stores.samples import SCHEMA
 
 Opener = Callable[[], VectorStore]

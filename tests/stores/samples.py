@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bgeserve.protocols import CollectionSchema
 from bgeserve.types import Chunk, Embeddings, Query, SparseVector
+from bgeserve.vector_store import CollectionSchema
 
 DIMENSIONS = 8
 FINGERPRINT = "tiny@1"

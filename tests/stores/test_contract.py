@@ -11,8 +11,8 @@ import pytest
 
 from bgeserve.errors import FingerprintMismatch, InvalidRequest, NotFound
 from bgeserve.filters import Equals
-from bgeserve.protocols import CollectionSchema, VectorStore
 from bgeserve.types import LEGS, Chunk, Embeddings, Query, SparseVector
+from bgeserve.vector_store import CollectionSchema, VectorStore
 from tests.stores.conftest import Opener
 from tests.stores.samples import DIMENSIONS, SCHEMA, chunk, dense, embed, pieces_of, query, sparse
 

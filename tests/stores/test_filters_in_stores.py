@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bgeserve.filters import And, Equals, Filter, In, Not, Or, Range, matches
-from bgeserve.protocols import VectorStore
+from bgeserve.vector_store import VectorStore
 from tests.stores.conftest import Opener
 from tests.stores.samples import SCHEMA, chunk, embed, query
 

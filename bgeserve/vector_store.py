@@ -1,0 +1,89 @@
+"""What the owner of the collections expects of a vector store: Qdrant Edge implements it, another engine may.
+
+Knows chunks, vectors, legs and filters. Does not know the order of writes, fusion, or who calls from where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bgeserve.filters import Filter
+from bgeserve.types import Chunk, Embeddings, Leg, Query
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredId:
+    """A store's answer to one leg: the chunk's key in the store and that leg's own score, higher is better."""
+
+    key: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSchema:
+    """What a collection is made of, fixed by its first write."""
+
+    fingerprint: str
+    dimensions: int | None
+    has_sparse: bool
+    language: str | None
+
+
+class VectorStore(Protocol):
+    """Collections of chunks with their vectors. Synchronous, one caller at a time; `flush` makes what was written survive a power cut.
+
+    Every write is validated whole before the engine sees any of it. All but `schema` and `create` raise NotFound when there is no such
+    collection; whatever writes raises StorageFull.
+    """
+
+    def collections(self) -> list[str]: ...
+    def schema(self, collection: str) -> CollectionSchema | None:
+        """None when there is no such collection."""
+        ...
+
+    def create(self, collection: str, schema: CollectionSchema) -> None: ...
+    def drop(self, collection: str) -> None: ...
+    def ensure_writable(self) -> None:
+        """Raises StorageFull when there is no room for a write."""
+        ...
+
+    def upsert(self, collection: str, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+        """Replace documents whole: these chunks, all of each, become what is stored of them. `embeddings` are in the chunks' order.
+
+        Raises InvalidRequest, FingerprintMismatch: then nothing has changed.
+        """
+        ...
+
+    def delete(self, collection: str, document_ids: Sequence[str]) -> int:
+        """Answers how many of the documents there were."""
+        ...
+
+    def matching(self, collection: str, filter: Filter) -> list[str]:
+        """Ids of the documents that a filter selects."""
+        ...
+
+    def get(self, collection: str, document_ids: Sequence[str]) -> list[Chunk]:
+        """In the order of the ids, each document's chunks in theirs."""
+        ...
+
+    def content_hashes(self, collection: str, document_ids: Sequence[str]) -> dict[str, str]:
+        """Of the documents that are stored whole: the hash that all their chunks carry."""
+        ...
+
+    def scroll(self, collection: str, limit: int, after: str | None) -> tuple[list[Chunk], str | None]: ...
+    def search(self, collection: str, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
+        """Best first; equal scores in a stable order."""
+        ...
+
+    def fetch(self, collection: str, keys: Sequence[str]) -> list[Chunk]:
+        """The chunks behind `ScoredId.key`s, in that order."""
+        ...
+
+    def count(self, collection: str) -> int:
+        """Documents, not chunks."""
+        ...
+
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
