@@ -26,13 +26,15 @@ from benchmarks.machine import describe_machine
 from benchmarks.texts import load_texts
 from bgeserve.models.checkpoint import Checkpoint, locate
 from bgeserve.models.embedder import PackedEmbedder, load_embedder
-from bgeserve.models.encoder import load_transformer
+from bgeserve.models.loading import load_transformer
 from bgeserve.models.runtime import choose_dtype, worker_init
 from bgeserve.settings import EmbedderSettings
+from bgeserve.types import Output
 
 BATCH_TEXTS = 32
 CORES = os.cpu_count() or 1
 CPU = torch.device("cpu")
+DENSE: tuple[Output, ...] = ("dense",)
 
 Batches = Sequence[list[str]]
 
@@ -78,7 +80,7 @@ def time_in_turns(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str,
 
 def run_packed(embedder: PackedEmbedder, settings: EmbedderSettings, batches: Batches) -> None:
     def compute(batch: list[str]) -> None:
-        embedder.forward(embedder.tokenize(batch), [("dense",)] * len(batch))
+        embedder.forward(embedder.tokenize(batch), [DENSE] * len(batch))
 
     run_on_workers(settings, compute, batches)
 

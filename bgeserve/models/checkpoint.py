@@ -80,10 +80,13 @@ class Checkpoint:
 
 def locate(model: str, revision: str | None = None) -> Path:
     """Folder of a local path, of `package:NAME`, or of a hub name (downloaded unless the cache has it; HF_HUB_OFFLINE is honoured)."""
+    local = Path(model).expanduser()
+    if revision is not None and (local.is_dir() or model.startswith("package:")):
+        raise CheckpointError(f"revision is {revision!r}, but model is {model!r}: only a hub name has revisions", field="revision")
     if model.startswith("package:"):
         return _package_folder(model.removeprefix("package:"))
-    if Path(model).is_dir():
-        return Path(model)
+    if local.is_dir():
+        return local
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise CheckpointError(f"model is {model!r}: no such folder, and not a hub name (owner/name) or package:NAME", field="model")
     return _hub_folder(model, revision)
@@ -105,8 +108,9 @@ def _hub_folder(name: str, revision: str | None) -> Path:
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_DESCRIPTION_FILES, "pytorch_model*.bin"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        at = f" at revision {revision}" if revision else ""
-        raise CheckpointError(f"model {name!r}{at} is neither in the hub cache nor downloadable: {error}", field="model") from error
+        at = f" at revision {revision}," if revision else ""
+        message = f"model {name!r} is no folder here, and{at} neither in the hub cache nor downloadable: {error}"
+        raise CheckpointError(message, field="model") from error
     return folder
 
 

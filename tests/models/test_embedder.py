@@ -35,7 +35,7 @@ def assert_same(ours: Row, theirs: Row, tolerance: float = 1e-5) -> None:
 outputs = st.sets(st.sampled_from(OUTPUTS), min_size=1)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([*TEXTS, "", "word"]), outputs), min_size=1, max_size=12))
 def test_a_batch_gives_each_text_what_it_asked_for_and_what_it_gets_alone(
     model: PackedEmbedder, asked: list[tuple[str, set[Output]]]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -34,6 +34,7 @@ def test_pooling(pooling: Pooling, expected: list[torch.Tensor]) -> None:
 weights_of_tokens = st.lists(st.tuples(st.integers(0, 6), st.floats(-2, 2, width=32)), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(st.lists(weights_of_tokens, min_size=1, max_size=6))
 def test_lexical_weights_are_the_largest_of_each_id(texts: list[list[tuple[int, float]]]) -> None:
     linear = nn.Linear(1, 1)

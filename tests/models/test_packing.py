@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgeserve.models.packing import PackedBatch, PositionScheme
@@ -22,6 +22,7 @@ def sequence(ids: list[int]) -> TokenSequence:
 id_lists = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=20)
 
 
+@settings(deadline=None)
 @given(id_lists)
 def test_a_packed_row_holds_every_sequence_once_in_the_stated_order(lists: list[list[int]]) -> None:
     batch = PackedBatch.pack([sequence(ids) for ids in lists], PositionScheme(), CPU)
@@ -33,6 +34,7 @@ def test_a_packed_row_holds_every_sequence_once_in_the_stated_order(lists: list[
     assert batch.boundaries.max_length == max(map(len, lists))
 
 
+@settings(deadline=None)
 @given(id_lists)
 def test_runs_tile_the_row_with_equal_lengths(lists: list[list[int]]) -> None:
     batch = PackedBatch.pack([sequence(ids) for ids in lists], PositionScheme(), CPU)
@@ -46,6 +48,7 @@ def test_runs_tile_the_row_with_equal_lengths(lists: list[list[int]]) -> None:
     assert len({run.length for run in batch.boundaries.runs}) == len(batch.boundaries.runs)
 
 
+@settings(deadline=None)
 @given(id_lists)
 def test_positions_are_those_of_the_models_own_code(lists: list[list[int]]) -> None:
     from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaEmbeddings

@@ -34,6 +34,17 @@ def test_pairs_of_several_queries_share_a_batch(cross_encoder: CrossEncoder) -> 
     assert cross_encoder.forward(items) == pytest.approx(alone, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["reranker", "bert_reranker"])
+def test_bfloat16_logits_are_nearly_float32s(name: str, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(name)
+    scores: list[list[float]] = []
+    for dtype in ("float32", "bfloat16"):
+        model = load_reranker(RerankerSettings(model=str(folder), dtype=dtype))
+        assert isinstance(model, CrossEncoder)
+        scores.append(model.forward(model.tokenize(TEXTS[0], TEXTS)))
+    assert 0 < max(abs(a - b) for a, b in zip(*scores, strict=True)) < 1
+
+
 def test_logits_are_normalised_by_a_sigmoid(cross_encoder: CrossEncoder) -> None:
     assert cross_encoder.normalize(0) == 0.5
     assert cross_encoder.normalize(2) == pytest.approx(1 / (1 + math.exp(-2)))
