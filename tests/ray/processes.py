@@ -1,0 +1,98 @@
+"""Starts of the real service for tests, and what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphs import session
+
+BIN = Path(sys.executable).parent
+CONFIGS = Path(__file__).parents[2] / "configs"
+QUICKSTART = CONFIGS / "quickstart.yaml"
+START_S = 180
+"""More than any start takes on a busy machine of two cores."""
+
+
+@dataclass
+class Up:
+    """One `bge-serve up`, with its own data directory and port."""
+
+    process: subprocess.Popen[str]
+    port: int
+    data: Path
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_S
+        while "ready on" not in self.said:
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.1)
+
+    def handle_environment(self) -> dict[str, str]:
+        """As `up` tells people to set it, for a program that wants handles."""
+        stated = re.search(r"Handles: (.*) python", self.said)
+        assert stated is not None
+        return os.environ | dict(part.split("=", 1) for part in stated[1].split())
+
+    def driver_pid(self) -> int:
+        return next(one.leader_pid for one in session.running() if one.up_pid == self.process.pid)
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+def up(folder: Path, *arguments: str, config: Path = QUICKSTART, port: int | None = None, data: Path | None = None) -> Up:
+    port = port or free_port()
+    data = data or folder / "data"
+    log = folder / "up.log"
+    command = [BIN / "bge-serve", "up", str(config), "--port", str(port), *arguments]
+    environment = os.environ | {"BGE_SERVE_DATA": str(data)}
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output, text=True)
+    return Up(process, port, data, log)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def replicas(deployment: str, leader_pid: int) -> list[int]:
+    """Pids of a deployment's replicas, among the processes of one session."""
+    title = f"ray::ServeReplica:search:{deployment}"
+    return [pid for pid in session.processes(leader_pid) if Path(f"/proc/{pid}/cmdline").read_text().startswith(title)]
+
+
+def listening(pids: list[int]) -> set[int]:
+    """Ports on which these processes listen."""
+    sockets = {link.name for pid in pids for link in _socket_links(pid)}
+    rows = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
+
+
+def _socket_links(pid: int) -> list[Path]:
+    links: list[Path] = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            links.append(entry.readlink())
+        except OSError:
+            continue
+    return links

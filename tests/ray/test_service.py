@@ -1,0 +1,163 @@
+"""The real service: HAProxy, ingress, embedder, reranker, retriever, each its own process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.ray.processes import START_S, Up, replicas, up
+
+pytestmark = pytest.mark.ray
+ROOT = Path(__file__).parents[2]
+
+DOCUMENTS = [
+    {"id": "argparse", "text": "Parser for command line options, arguments and sub-commands."},
+    {"id": "gzip", "text": "Functions that read and write gzipped files."},
+    {"id": "hashlib", "text": "SHA256 and other secure hashes and message digests."},
+    {"id": "tempfile", "text": "Temporary files and directories that are deleted when they are closed."},
+]
+
+
+def test_a_search_finds_what_was_stored(service: Up) -> None:
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        assert client.put("/v1/collections/default/documents", json={"documents": DOCUMENTS}).json()["upserted"] == len(DOCUMENTS)
+        answer = client.post("/v1/search", json={"query": "how do I compute the digest of a file", "top_k": 2}).json()
+    best = answer["results"][0]
+    assert best["id"] == "hashlib"
+    assert {"dense", "fused", "rerank"} <= best["scores"].keys()
+    assert {"embed", "retrieve", "rerank"} <= answer["timings_ms"].keys()
+
+
+def test_it_is_ready_and_knows_its_models(service: Up) -> None:
+    assert httpx.get(f"{service.url}/readyz").json() == {"ready": True, "waiting_for": []}
+    models = {model["id"]: model for model in httpx.get(f"{service.url}/v1/models").json()["data"]}
+    assert {name: model["replicas"] for name, model in models.items()} == {"all-minilm": 1, "late-interaction": 1}
+
+
+@pytest.mark.parametrize(
+    ("how", "mode"),
+    [
+        ("result", {}),
+        ("await", {}),
+        ("await", {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}),
+        # Throughput mode takes the thread away that .result() needs; a program that sets it and does not await has to ask for that back.
+        ("result", {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"}),
+    ],
+)
+def test_a_second_process_uses_the_handle(service: Up, how: str, mode: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.ray.handle_client", how],
+        cwd=ROOT,
+        env=service.handle_environment() | mode,
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "dense": ["float32", 2, 384],
+        "stored": 2,
+        "found": ["read and write gzip files"],
+        "reranked": "read and write gzip files",
+        "refused": "model 'nobody' is not served here; the embedders are ['all-minilm']",
+    }
+
+
+async def test_an_embedder_that_is_killed_loses_no_request(service: Up) -> None:
+    killed: list[int] = []
+
+    async def ask(client: httpx.AsyncClient, worker: int) -> list[int]:
+        statuses: list[int] = []
+        while not killed or len(statuses) < 5:
+            answer = await client.post("/v1/encode", json={"input": [f"text {len(statuses)} of {worker} " * 20] * 8})
+            statuses.append(answer.status_code)
+            if not killed and len(statuses) == 3:
+                killed.extend(replicas("embedder-all-minilm", service.driver_pid()))
+                os.kill(killed[0], signal.SIGKILL)
+        return statuses
+
+    async with httpx.AsyncClient(base_url=service.url, timeout=120, headers={"x-timeout-ms": "120000"}) as client:
+        statuses = await asyncio.gather(*(ask(client, worker) for worker in range(6)))
+    assert {status for of_one in statuses for status in of_one} == {200}
+    assert replicas("embedder-all-minilm", service.driver_pid()) != killed
+
+
+async def test_a_retriever_that_is_killed_in_the_middle_of_indexing_loses_nothing_that_was_acknowledged(service: Up) -> None:
+    acknowledged: list[str] = []
+    batches = iter(range(40))
+    killed: list[int] = []
+
+    async def index(client: httpx.AsyncClient) -> None:
+        for batch in batches:
+            documents = [{"id": f"{batch}-{i}", "text": f"document {i} of batch {batch}"} for i in range(10)]
+            answer = await client.put("/v1/collections/killed/documents", json={"documents": documents})
+            assert answer.status_code == 200, answer.text
+            acknowledged.extend(str(document["id"]) for document in documents)
+            if batch == 15:
+                killed.extend(replicas("retriever", service.driver_pid()))
+                os.kill(killed[0], signal.SIGKILL)
+
+    async with httpx.AsyncClient(base_url=service.url, timeout=120, headers={"x-timeout-ms": "120000"}) as client:
+        await asyncio.gather(*(index(client) for _ in range(4)))
+        stored = await _ids(client, "killed")
+    assert len(acknowledged) == 400
+    assert killed
+    assert set(acknowledged) == stored
+
+
+async def _ids(client: httpx.AsyncClient, collection: str) -> set[str]:
+    ids: set[str] = set()
+    page: dict[str, Any] = {"next": ""}
+    while page["next"] is not None:
+        cursor = {"after": page["next"]} if page["next"] else {}
+        page = (await client.get(f"/v1/collections/{collection}/documents", params={"limit": 100, **cursor})).json()
+        ids |= {document["id"] for document in page["documents"]}
+    return ids
+
+
+def test_a_caller_who_hangs_up_stops_the_work(service: Up) -> None:
+    (embedder,) = replicas("embedder-all-minilm", service.driver_pid())
+    with pytest.raises(httpx.ReadTimeout):
+        # Work for half a minute or more, of which nobody waits for the end.
+        httpx.post(f"{service.url}/v1/encode", json={"input": ["word " * 200] * 2000}, timeout=2)
+    time.sleep(2)
+    before = _cpu_s(embedder)
+    time.sleep(2)
+    assert _cpu_s(embedder) - before < 1
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_the_service_listens_on_loopback_alone(service: Up) -> None:
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = [row[1].split(":") for row in rows if row[3] == "0A"]
+    assert [address for address, port in listening if int(port, 16) == service.port] == ["0100007F"]
+
+
+def test_a_second_start_on_the_same_port_is_told_who_has_it(service: Up, tmp_path: Path) -> None:
+    second = up(tmp_path, port=service.port)
+    assert second.process.wait(START_S) == 1
+    assert f"port {service.port} is taken by bge-serve, started in" in second.said
+    assert f"(pid {service.process.pid}): stop it, or choose another port" in second.said
+
+
+def test_a_second_start_over_the_same_data_is_told_who_has_it(service: Up, tmp_path: Path) -> None:
+    second = up(tmp_path, data=service.data)
+    assert second.process.wait(START_S) == 1
+    assert "is in use by another process" in second.said
+    assert second.said.count("\n") == 2
+    assert httpx.get(f"{service.url}/readyz").status_code == 200
