@@ -25,14 +25,14 @@ COMMON: dict[str, Any] = {
 
 def embedders(settings: Mapping[str, EmbedderSettings]) -> dict[str, Model]:
     return {
-        name: Model(EmbedderDeployment.options(name=f"embedder-{name}", **_model_options(model)).bind(name, model), model)
+        name: Model(EmbedderDeployment.options(name=f"embedder-{name}", **model_options(model)).bind(name, model), model)
         for name, model in settings.items()
     }
 
 
 def rerankers(settings: Mapping[str, RerankerSettings]) -> dict[str, Model]:
     return {
-        name: Model(RerankerDeployment.options(name=f"reranker-{name}", **_model_options(model)).bind(name, model), model)
+        name: Model(RerankerDeployment.options(name=f"reranker-{name}", **model_options(model)).bind(name, model), model)
         for name, model in settings.items()
     }
 
@@ -57,7 +57,7 @@ def ingress(settings: IngressSettings, embedders: Mapping[str, Model], rerankers
     ).bind(settings, embedders, rerankers, index)
 
 
-def _model_options(settings: ModelSettings) -> dict[str, Any]:
+def model_options(settings: ModelSettings) -> dict[str, Any]:
     return {
         "ray_actor_options": {"num_cpus": settings.cpus, "num_gpus": settings.gpus},
         **_replica_options(settings.replicas),

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.ray.load import lose_a_replica
 from tests.ray.processes import START_S, Up, replicas, up
 
 pytestmark = pytest.mark.ray
@@ -75,22 +76,9 @@ def test_a_second_process_uses_the_handle(service: Up, how: str, mode: dict[str,
 
 
 async def test_an_embedder_that_is_killed_loses_no_request(service: Up) -> None:
-    killed: list[int] = []
-
-    async def ask(client: httpx.AsyncClient, worker: int) -> list[int]:
-        statuses: list[int] = []
-        while not killed or len(statuses) < 5:
-            answer = await client.post("/v1/encode", json={"input": [f"text {len(statuses)} of {worker} " * 20] * 8})
-            statuses.append(answer.status_code)
-            if not killed and len(statuses) == 3:
-                killed.extend(replicas("embedder-all-minilm", service.driver_pid()))
-                os.kill(killed[0], signal.SIGKILL)
-        return statuses
-
-    async with httpx.AsyncClient(base_url=service.url, timeout=120, headers={"x-timeout-ms": "120000"}) as client:
-        statuses = await asyncio.gather(*(ask(client, worker) for worker in range(6)))
-    assert {status for of_one in statuses for status in of_one} == {200}
-    assert replicas("embedder-all-minilm", service.driver_pid()) != killed
+    before, statuses, after = await lose_a_replica(service.url, lambda: replicas("embedder-all-minilm", service.driver_pid()))
+    assert statuses == {200}
+    assert before != after
 
 
 async def test_a_retriever_that_is_killed_in_the_middle_of_indexing_loses_nothing_that_was_acknowledged(service: Up) -> None:

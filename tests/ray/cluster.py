@@ -1,0 +1,85 @@
+"""A Ray that runs already, as a person or an operator would have started it: for what is deployed onto it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from graphs import session
+from tests.ray.processes import BIN, QUICKSTART, START_S, free_port
+
+
+@dataclass
+class Cluster:
+    process: subprocess.Popen[bytes]
+    environment: dict[str, str]
+    """For programs that are to find it."""
+    dashboard: str
+    folder: Path
+    temp: Path
+
+    def deploy_quickstart(self) -> str:
+        """Deploys it with `serve deploy`, waits until it is ready, and answers its URL."""
+        port = free_port()
+        config = self.folder / QUICKSTART.name
+        config.write_text(QUICKSTART.read_text().replace("port: 8000", f"port: {port}"))
+        deployed = self.run(BIN / "serve", "deploy", str(config), "--address", self.dashboard)
+        assert deployed.returncode == 0, deployed.stderr
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(f"{url}/readyz")
+        return url
+
+    def run_module(self, module: str, *arguments: str) -> str:
+        done = self.run(sys.executable, "-m", module, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
+        root = Path(__file__).parents[2]
+        return subprocess.run(command, cwd=root, env=self.environment, capture_output=True, text=True, timeout=START_S, check=False)
+
+    def stop(self) -> None:
+        session.kill(self.process.pid)
+        self.process.wait()
+        shutil.rmtree(self.temp, ignore_errors=True)
+
+
+def start(folder: Path, *, gpus: int) -> Cluster:
+    """The GPUs are numbers in Ray's books: there need not be any."""
+    token, temp = folder / "token", session.new_folder()
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    environment = os.environ | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "BGE_SERVE_DATA": str(folder / "data"),
+    }
+    ports = {"port": free_port(), "dashboard-port": free_port(), "dashboard-agent-listen-port": free_port()}
+    options = {**ports, "num-gpus": gpus, "object-store-memory": 128 * 2**20, "temp-dir": temp}
+    command = [BIN / "ray", "start", "--head", "--block", *(f"--{name}={value}" for name, value in options.items())]
+    with (folder / "ray.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
+    _wait_for(f"{dashboard}/api/version")
+    return Cluster(process, environment | {"RAY_ADDRESS": f"127.0.0.1:{ports['port']}"}, dashboard, folder, temp)
+
+
+def _wait_for(url: str) -> None:
+    """Until something answers there, refusals for want of a token included, and is ready."""
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            if httpx.get(url, timeout=5).status_code < 500 and httpx.get(url, timeout=5).status_code != 404:
+                return
+        except httpx.HTTPError:
+            assert time.monotonic() < deadline, url
+        time.sleep(0.2)

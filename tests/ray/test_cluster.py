@@ -1,0 +1,67 @@
+"""On a Ray that runs already, without the fast front: `serve deploy`, shares of GPUs, and `bge-serve up` beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from tests.ray import cluster
+from tests.ray.cluster import Cluster
+from tests.ray.load import lose_a_replica
+from tests.ray.processes import replicas, up
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def running_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    started = cluster.start(tmp_path_factory.mktemp("cluster"), gpus=2)
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def url(running_ray: Cluster) -> str:
+    return running_ray.deploy_quickstart()
+
+
+def test_the_quickstart_is_deployed_with_serve_deploy(url: str) -> None:
+    documents = [{"id": "gzip", "text": "read and write gzip files"}, {"id": "argparse", "text": "parse command line arguments"}]
+    with httpx.Client(base_url=url, timeout=60) as client:
+        assert client.put("/v1/collections/default/documents", json={"documents": documents}).status_code == 200
+        answer = client.post("/v1/search", json={"query": "compress a file", "top_k": 1}).json()
+    assert [hit["id"] for hit in answer["results"]] == ["gzip"]
+
+
+async def test_an_embedder_that_is_killed_loses_no_request(url: str, running_ray: Cluster) -> None:
+    before, statuses, after = await lose_a_replica(url, lambda: replicas("embedder-all-minilm", running_ray.process.pid))
+    assert statuses == {200}
+    assert before != after
+
+
+def test_up_beside_it_leaves_it_alone(url: str, tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text("from ray import serve\n\n@serve.deployment\nclass Small: ...\n\napp = Small.bind()\n")
+    config = tmp_path / "config.yaml"
+    config.write_text("applications: [{name: small, import_path: 'small:app'}]")
+    beside = up(tmp_path, config=config)
+    beside.wait_until_ready()
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    assert beside.stop() == 0
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    answer = httpx.post(f"{url}/v1/encode", json={"input": "still there"}, timeout=60)
+    assert answer.status_code == 200
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here a replica on CUDA starts")
+def test_replicas_get_their_share_of_gpus_and_cuda_without_cuda_is_refused(running_ray: Cluster) -> None:
+    told = json.loads(running_ray.run_module("tests.ray.gpu_client"))
+    assert [share for share, _ in told["halves"]] == [0.5, 0.5]
+    assert [share for share, _ in told["wholes"]] == [1, 1]
+    assert {gpu for _, gpus in told["wholes"] for gpu in gpus} == {"0", "1"}
+    assert told["refusal"].startswith("bgeserve.errors.SettingsError: ")
+    assert "cuda" in told["refusal"].lower()
