@@ -54,6 +54,15 @@ class Up:
     def driver_pid(self) -> int:
         return next(one.leader_pid for one in session.running() if one.up_pid == self.process.pid)
 
+    def abort(self) -> None:
+        """For the end of a test that failed half way."""
+        if self.process.poll() is None:
+            for one in session.running():
+                if one.up_pid == self.process.pid:
+                    session.kill(one.leader_pid)
+            self.process.kill()
+            self.process.wait()
+
     def stop(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)
         return self.process.wait(60)

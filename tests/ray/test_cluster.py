@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -13,9 +13,10 @@ import torch
 from tests.ray import cluster
 from tests.ray.cluster import Cluster
 from tests.ray.load import lose_a_replica
-from tests.ray.processes import replicas, up
+from tests.ray.processes import Up, replicas
 
 pytestmark = pytest.mark.ray
+BringUp = Callable[..., Up]
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +45,11 @@ async def test_an_embedder_that_is_killed_loses_no_request(url: str, running_ray
     assert before != after
 
 
-def test_up_beside_it_leaves_it_alone(url: str, tmp_path: Path) -> None:
+def test_up_beside_it_leaves_it_alone(url: str, tmp_path: Path, bring_up: BringUp) -> None:
     (tmp_path / "small.py").write_text("from ray import serve\n\n@serve.deployment\nclass Small: ...\n\napp = Small.bind()\n")
     config = tmp_path / "config.yaml"
     config.write_text("applications: [{name: small, import_path: 'small:app'}]")
-    beside = up(tmp_path, config=config)
+    beside = bring_up(config=config)
     beside.wait_until_ready()
     assert httpx.get(f"{url}/readyz").status_code == 200
     assert beside.stop() == 0

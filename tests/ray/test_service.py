@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import httpx
 import pytest
 
 from tests.ray.load import lose_a_replica
-from tests.ray.processes import START_S, Up, replicas, up
+from tests.ray.processes import START_S, Up, replicas
 
 pytestmark = pytest.mark.ray
+BringUp = Callable[..., Up]
 ROOT = Path(__file__).parents[2]
 
 DOCUMENTS = [
@@ -136,15 +138,15 @@ def test_the_service_listens_on_loopback_alone(service: Up) -> None:
     assert [address for address, port in listening if int(port, 16) == service.port] == ["0100007F"]
 
 
-def test_a_second_start_on_the_same_port_is_told_who_has_it(service: Up, tmp_path: Path) -> None:
-    second = up(tmp_path, port=service.port)
+def test_a_second_start_on_the_same_port_is_told_who_has_it(service: Up, bring_up: BringUp) -> None:
+    second = bring_up(port=service.port)
     assert second.process.wait(START_S) == 1
     assert f"port {service.port} is taken by bge-serve, started in" in second.said
     assert f"(pid {service.process.pid}): stop it, or choose another port" in second.said
 
 
-def test_a_second_start_over_the_same_data_is_told_who_has_it(service: Up, tmp_path: Path) -> None:
-    second = up(tmp_path, data=service.data)
+def test_a_second_start_over_the_same_data_is_told_who_has_it(service: Up, bring_up: BringUp) -> None:
+    second = bring_up(data=service.data)
     assert second.process.wait(START_S) == 1
     assert "is in use by another process" in second.said
     assert second.said.count("\n") == 2

@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from graphs import session
-from tests.ray.processes import QUICKSTART, START_S, Up, listening, up
+from tests.ray.processes import QUICKSTART, START_S, Up, listening
 
 pytestmark = pytest.mark.ray
+BringUp = Callable[..., Up]
 
 
 @pytest.fixture
@@ -27,8 +28,8 @@ def small(tmp_path: Path) -> Path:
     return config
 
 
-def test_a_stop_leaves_no_process_no_port_and_no_folder(small: Path, tmp_path: Path) -> None:
-    started = up(tmp_path, "--host", "0.0.0.0", config=small)
+def test_a_stop_leaves_no_process_no_port_and_no_folder(small: Path, bring_up: BringUp) -> None:
+    started = bring_up("--host", "0.0.0.0", config=small)
     started.wait_until_ready()
     assert "WARNING: listening on 0.0.0.0 without BGE_SERVE_API_KEY" in started.said
     leader_pid = started.driver_pid()
@@ -41,22 +42,22 @@ def test_a_stop_leaves_no_process_no_port_and_no_folder(small: Path, tmp_path: P
         assert len(_folders()) == len(folders) - 1
 
 
-def test_a_stop_during_the_start_leaves_nothing_either(small: Path, tmp_path: Path) -> None:
-    started = up(tmp_path, config=small)
+def test_a_stop_during_the_start_leaves_nothing_either(small: Path, bring_up: BringUp) -> None:
+    started = bring_up(config=small)
     leader_pid = _wait_for_ray(started)
     assert started.stop(signal.SIGTERM) == 0
     assert session.processes(leader_pid) == []
 
 
-def test_when_up_is_killed_the_rest_ends_by_itself(small: Path, tmp_path: Path) -> None:
-    started = up(tmp_path, config=small)
+def test_when_up_is_killed_the_rest_ends_by_itself(small: Path, bring_up: BringUp) -> None:
+    started = bring_up(config=small)
     started.wait_until_ready()
     leader_pid = started.driver_pid()
     started.stop(signal.SIGKILL)
     _wait_until(lambda: session.processes(leader_pid) == [])
 
 
-def test_what_is_left_behind_all_the_same_is_named_by_the_next_start(small: Path, tmp_path: Path) -> None:
+def test_what_is_left_behind_all_the_same_is_named_by_the_next_start(small: Path, bring_up: BringUp) -> None:
     folder = session.new_folder()
     dead = subprocess.Popen(["true"])
     dead.wait()
@@ -64,7 +65,7 @@ def test_what_is_left_behind_all_the_same_is_named_by_the_next_start(small: Path
         left = subprocess.Popen(["sleep", "600"], stdout=log, start_new_session=True)
     session.Session(dead.pid, left.pid, 1, "/somewhere").record(folder)
     try:
-        following = up(tmp_path, config=small)
+        following = bring_up(config=small)
         _wait_until(lambda: f"a start in /somewhere was killed and left processes behind; end them with: kill {left.pid}" in following.said)
         assert following.stop() == 0
         assert left.poll() is None
@@ -83,10 +84,10 @@ def test_what_is_left_behind_all_the_same_is_named_by_the_next_start(small: Path
         ("host: 127.0.0.1", "hots: 127.0.0.1", "http_options.hots: unknown key; did you mean 'host'?"),
     ],
 )
-def test_a_start_that_fails_says_why_in_one_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_start_that_fails_says_why_in_one_line(tmp_path: Path, old: str, new: str, message: str, bring_up: BringUp) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(QUICKSTART.read_text().replace(old, new))
-    failed = up(tmp_path, config=config)
+    failed = bring_up(config=config)
     assert failed.process.wait(START_S) == 1
     said = failed.said.splitlines()
     assert len(said) == 2, said
