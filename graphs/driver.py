@@ -46,9 +46,10 @@ def main(config_path: str, host: str, port: str, folder: str, up_pid: str) -> in
         _say(state="failed", message=error.message, is_explained=not isinstance(error, _Unexplained))
         return 1
     if not stop.is_set():
+        http, (node, *_) = config.http_options, ray.nodes()
         graphs = [application.import_path for application in config.applications]
-        address = ray.get_runtime_context().gcs_address
-        _say(state="ready", host=config.http_options.host, port=config.http_options.port, graphs=graphs, ray_address=address)
+        address, metrics_port = ray.get_runtime_context().gcs_address, node["MetricsExportPort"]
+        _say(state="ready", host=http.host, port=http.port, graphs=graphs, ray_address=address, metrics_port=metrics_port)
         stop.wait()
     # What was acknowledged is on disk already; this lets requests end and the store close its folder.
     serve.shutdown()

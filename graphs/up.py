@@ -115,14 +115,12 @@ class _Up:
         url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
         _say(f"ready on {url}")
         for graph in ready["graphs"]:
-            path, body = EXAMPLES.get(graph, (None, None))
-            if path is not None:
+            if graph in EXAMPLES:
+                path, body = EXAMPLES[graph]
                 print(f"\n  curl -s {url}{path} -H 'content-type: application/json' -d '{json.dumps(body)}'")
-        print(
-            f"\n  Handles: RAY_ADDRESS={ready['ray_address']} RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={self._folder}/token python",
-            flush=True,
-        )
-        print("  The ports of Ray (guarded by that token) and of HAProxy's statistics listen on every interface.\n", flush=True)
+        print(f"\n  Metrics: http://127.0.0.1:{ready['metrics_port']}/metrics")
+        print(f"  Handles: RAY_ADDRESS={ready['ray_address']} RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={self._folder}/token python")
+        print("  Ray's ports (guarded by that token), its metrics and HAProxy's statistics listen on every interface.\n", flush=True)
         if host not in LOOPBACK and not os.environ.get("BGE_SERVE_API_KEY"):
             _say(f"WARNING: listening on {host} without BGE_SERVE_API_KEY: whoever reaches this machine can read and change everything")
         if self._args.index:

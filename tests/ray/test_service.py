@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -130,6 +131,27 @@ def test_a_caller_who_hangs_up_stops_the_work(service: Up) -> None:
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_documents_too_large_for_one_message_between_processes_are_stored_and_found(service: Up) -> None:
+    documents = [{"id": f"large-{i}", "text": f"document {i} " + "lorem ipsum dolor " * 12_000} for i in range(30)]
+    with httpx.Client(base_url=service.url, timeout=120, headers={"x-timeout-ms": "120000"}) as client:
+        assert client.put("/v1/collections/large/documents", json={"documents": documents}).status_code == 200
+        page = client.get("/v1/collections/large/documents", params={"limit": 100})
+    assert len(page.content) > 6_000_000
+    assert {document["id"]: document["text"] for document in page.json()["documents"]} == {
+        document["id"]: document["text"] for document in documents
+    }
+
+
+def test_measurements_reach_rays_prometheus_endpoint(service: Up) -> None:
+    stated = re.search(r"Metrics: (\S+)", service.said)
+    assert stated is not None
+    deadline = time.monotonic() + START_S
+    # Ray pushes them every few seconds.
+    while not re.search(r'ray_bge_serve_batch_tokens_count{[^}]*deployment="embedder-all-minilm"', httpx.get(stated[1], timeout=30).text):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def test_the_service_listens_on_loopback_alone(service: Up) -> None:
