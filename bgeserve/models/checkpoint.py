@@ -45,7 +45,9 @@ class Checkpoint:
     pooling: Pooling | None
     """As its sentence-transformers files say; None where it has none."""
     max_tokens: int
-    """Special tokens included."""
+    """What its files recommend, special tokens included."""
+    most_tokens: int
+    """What it has positions for."""
     query_prompt: str | None
     """Of its sentence-transformers files; None where they have none."""
 
@@ -57,6 +59,7 @@ class Checkpoint:
             raise CheckpointError(f"{folder / 'config.json'} lacks {absent}")
         family = _family(folder, config)
         positions = PositionScheme(int(config.get("pad_token_id", 1)) if family == "xlm-roberta" else None)
+        most_tokens = int(config["max_position_embeddings"]) - positions.first
         return Checkpoint(
             folder=folder,
             config=config,
@@ -64,7 +67,8 @@ class Checkpoint:
             positions=positions,
             weight_files=_weight_files(folder),
             pooling=_pooling(folder),
-            max_tokens=_max_tokens(folder, config, positions, stated_max_tokens),
+            max_tokens=min(_stated_max_tokens(folder) or stated_max_tokens or most_tokens, most_tokens),
+            most_tokens=most_tokens,
             query_prompt=_query_prompt(folder),
         )
 
@@ -172,12 +176,10 @@ def _read_pooling(file: Path) -> Pooling:
     return _POOLINGS[modes[0]]
 
 
-def _max_tokens(folder: Path, config: Mapping[str, Any], positions: PositionScheme, stated: int | None) -> int:
+def _stated_max_tokens(folder: Path) -> int | None:
     # sentence_bert_config.json first: tokenizer files of published models disagree with it, and it is what users of the model get.
-    most = int(config["max_position_embeddings"]) - positions.first
-    told = _optional_json(folder / "sentence_bert_config.json").get("max_seq_length")
-    told = told or _optional_json(folder / "tokenizer_config.json").get("model_max_length") or stated
-    return most if told is None else min(int(told), most)
+    stated = _optional_json(folder / "sentence_bert_config.json").get("max_seq_length")
+    return stated or _optional_json(folder / "tokenizer_config.json").get("model_max_length")
 
 
 def _query_prompt(folder: Path) -> str | None:

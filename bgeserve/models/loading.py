@@ -27,10 +27,11 @@ LEAST_MAX_TOKENS = 32
 
 
 def limit_of(settings: ModelSettings, checkpoint: Checkpoint) -> int:
+    """The settings' max_tokens, as far as the model has positions; without one, what its files recommend."""
     limit = settings.max_tokens or checkpoint.max_tokens
-    if not LEAST_MAX_TOKENS <= limit <= checkpoint.max_tokens:
+    if not LEAST_MAX_TOKENS <= limit <= checkpoint.most_tokens:
         raise SettingsError(
-            f"max_tokens is {limit}; {settings.model} takes {LEAST_MAX_TOKENS} to {checkpoint.max_tokens}", field="max_tokens"
+            f"max_tokens is {limit}; {settings.model} takes {LEAST_MAX_TOKENS} to {checkpoint.most_tokens}", field="max_tokens"
         )
     return limit
 

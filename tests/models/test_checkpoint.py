@@ -276,6 +276,13 @@ def test_a_classifier_of_several_labels_is_no_reranker(tmp_path: Path, reranker:
         load_reranker(RerankerSettings(model=str(folder)))
 
 
+def test_a_stated_limit_may_go_beyond_the_recommended_one(tmp_path: Path) -> None:
+    folder = checkpoints.make_bert(tmp_path / "bert")
+    edit(folder / "sentence_bert_config.json", max_seq_length=128)
+    assert load(folder).info.max_tokens == 128
+    assert load(folder, max_tokens=500).info.max_tokens == 500
+
+
 @pytest.mark.parametrize("max_tokens", [8, 31, 513])
 def test_a_limit_beyond_the_models_is_refused(bert: Path, max_tokens: int) -> None:
     with pytest.raises(SettingsError, match=rf"max_tokens is {max_tokens}; .* takes 32 to 512"):
