@@ -57,15 +57,17 @@ class Remote:
 
     async def _call(self, send: Send, caller: Caller, payload_bytes: int) -> Any:
         handle = self._by_value if payload_bytes <= MAX_GRPC_BYTES else self._by_reference
-        deaths = refusals = 0
+        refusals = 0
+        dead: set[str] = set()
         while True:
             try:
                 return await _answer(send(handle), caller.deadline)
             except RayActorError as death:
-                deaths += 1
-                pause_s = PAUSE_S
-                if deaths > 1:
+                # Until the router has heard of a death it may choose the dead replica again, which then has computed nothing.
+                if dead and not (death.actor_id and death.actor_id in dead):
                     raise Unavailable("two replicas in a row died under this request", retry_after_s=1) from death
+                dead.add(death.actor_id or "unnamed")
+                pause_s = PAUSE_S
             except ReplicaFull as full:
                 refusals += 1
                 pause_s = 0 if refusals == 1 else full.retry_after_s or PAUSE_S
