@@ -1,4 +1,4 @@
-"""The machine under a model: device, dtype, threads, and what running out of memory looks like."""
+"""The machine under a model: device, dtype and threads."""
 
 from __future__ import annotations
 
@@ -31,13 +31,6 @@ def choose_dtype(dtype: Literal["auto", "float32", "bfloat16", "float16"], devic
 def worker_init(settings: ModelSettings) -> None:
     """Run once in each worker thread: several workers share the CPU's cores evenly (torch keeps the number per thread)."""
     torch.set_num_threads(max(1, int(settings.cpus) // settings.resolved_workers))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller batch may succeed where this one failed."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _cpu_computes_bfloat16() -> bool:

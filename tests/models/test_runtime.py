@@ -9,7 +9,7 @@ import torch
 from bgeserve.errors import SettingsError
 from bgeserve.models.embedder import load_embedder
 from bgeserve.models.reranker import load_reranker
-from bgeserve.models.runtime import choose_dtype, is_out_of_memory, worker_init
+from bgeserve.models.runtime import choose_dtype, worker_init
 from bgeserve.settings import EmbedderSettings, RerankerSettings
 
 CPU = torch.device("cpu")
@@ -43,13 +43,3 @@ def test_workers_share_the_cpus(cpus: float, workers: int | None, threads: int) 
     thread.join()
     torch.set_num_threads(1)
     assert found == [threads]
-
-
-def test_out_of_memory_is_told_from_other_failures() -> None:
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert is_out_of_memory(MemoryError())
-    with pytest.raises(RuntimeError) as refused:
-        torch.empty(2**60, dtype=torch.uint8)
-    assert is_out_of_memory(refused.value)
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not is_out_of_memory(ValueError("out of memory"))
