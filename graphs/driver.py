@@ -19,6 +19,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray._private import worker  # pyright: ignore[reportPrivateUsage]
 from ray.serve._private.api import serve_start
 from ray.serve.schema import ApplicationStatusOverview, ServeDeploySchema
 
@@ -28,6 +29,7 @@ from graphs.check import check
 from graphs.session import Session
 
 POLL_S = 0.2
+WATCH_S = 1
 OBJECT_STORE_BYTES = 256 * 2**20
 """Only what is too large for gRPC passes through it."""
 STARTUP_ERROR = re.compile(r"^bgeserve\.errors\.\w+: (.*)$", re.MULTILINE)
@@ -50,7 +52,8 @@ def main(config_path: str, host: str, port: str, folder: str, up_pid: str) -> in
         graphs = [application.import_path for application in config.applications]
         address, metrics_port = ray.get_runtime_context().gcs_address, node["MetricsExportPort"]
         _say(state="ready", host=http.host, port=http.port, graphs=graphs, ray_address=address, metrics_port=metrics_port)
-        stop.wait()
+        while not stop.wait(WATCH_S):
+            _end_with_ray()
     # What was acknowledged is on disk already; this lets requests end and the store close its folder.
     serve.shutdown()
     ray.shutdown()
@@ -119,31 +122,37 @@ def _wait_until_running(stop: threading.Event) -> None:
     """Raises StartupError with what the first replica that could not start had to say."""
     while not stop.is_set():
         applications = serve.status().applications
-        for application in applications.values():
-            _raise_failure(application)
+        for name, application in applications.items():
+            _raise_failure(name, application)
         if applications and all(application.status.value == "RUNNING" for application in applications.values()):
             return
         time.sleep(POLL_S)
 
 
-def _raise_failure(application: ApplicationStatusOverview) -> None:
+def _raise_failure(name: str, application: ApplicationStatusOverview) -> None:
+    if application.status.value == "DEPLOY_FAILED" and not application.deployments:
+        raise _Unexplained(name, application.message)
     for name, deployment in application.deployments.items():
-        if deployment.message:
-            print(deployment.message, file=sys.stderr)
         if reasons := STARTUP_ERROR.findall(deployment.message):
             raise StartupError(f"{name}: {reasons[-1]}")
-        if deployment.status.value in ("UNHEALTHY", "DEPLOY_FAILED"):
-            raise _Unexplained(f"{name}: {_last_line(deployment.message)}")
-    if application.status.value == "DEPLOY_FAILED":
-        raise _Unexplained(_last_line(application.message))
+        # Serve would try twice more; here somebody waits.
+        if deployment.status.value == "DEPLOY_FAILED" or deployment.message.startswith("A replica failed to start"):
+            raise _Unexplained(name, deployment.message)
+
+
+def _end_with_ray() -> None:
+    """Nobody else would notice that Ray is gone: its ports would stay open, and every request wait."""
+    dead = {kind for kind, _ in worker._global_node.dead_processes()}  # pyright: ignore
+    if dead & {"raylet", "gcs_server"}:
+        os._exit(1)  # What runs at exit would wait for the dead.
 
 
 class _Unexplained(StartupError):
-    """What bge-serve did not raise on purpose: the logs know more."""
+    """What bge-serve did not raise on purpose: its last line for the terminal, the rest for the log."""
 
-
-def _last_line(message: str) -> str:
-    return message.strip().rpartition("\n")[2]
+    def __init__(self, where: str, message: str) -> None:
+        print(message, file=sys.stderr)
+        super().__init__(f"{where}: {message.strip().rpartition(chr(10))[2]}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bgeserve.errors import SettingsError
+
 Resources = Mapping[str, float]
 """By Ray's names: CPU, GPU, and whatever a cluster calls its own."""
 
@@ -48,10 +50,13 @@ def this_machine(*, with_gpus: bool) -> Resources:
 
 
 def cluster() -> list[Resources]:
-    """The nodes of the Ray cluster that RAY_ADDRESS (or this machine) leads to."""
+    """The nodes of the Ray cluster that RAY_ADDRESS (or this machine) leads to. Raises SettingsError."""
     import ray
 
-    ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError:
+        raise SettingsError("no Ray cluster was found: start one, or set RAY_ADDRESS") from None
     try:
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
     finally:

@@ -30,6 +30,8 @@ from graphs.front import FRONT
 GRACE_S = 15
 """After which a stop no longer asks."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+OTHERS = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN")
+"""What the user's environment may say of another Ray."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXAMPLES = {
     "graphs.search:build": ("/v1/search", {"query": "how do I parse command line arguments", "top_k": 3}),
@@ -78,7 +80,9 @@ class _Up:
             env=_environment(self._folder),
             start_new_session=True,
         )
-        Thread(target=self._listen, args=(driver,), daemon=True).start()
+        listener = Thread(target=self._listen, args=(driver,), daemon=True)
+        listener.start()
+        Thread(target=self._wait_for, args=(driver, listener), daemon=True).start()
         return driver
 
     def _listen(self, driver: subprocess.Popen[str]) -> None:
@@ -86,6 +90,11 @@ class _Up:
         for line in driver.stdout:
             if line.startswith("{"):
                 self._events.put(json.loads(line))
+
+    def _wait_for(self, driver: subprocess.Popen[str], listener: Thread) -> None:
+        driver.wait()
+        # What it said last comes first. Its output may stay open after it: Ray's processes have inherited it.
+        listener.join(1)
         self._events.put({"state": "ended"})
 
     def _watch(self) -> int:
@@ -112,7 +121,8 @@ class _Up:
 
     def _welcome(self, ready: dict[str, Any]) -> None:
         host, port = ready["host"], ready["port"]
-        url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
+        url = f"http://{reachable}:{port}"
         _say(f"ready on {url}")
         for graph in ready["graphs"]:
             if graph in EXAMPLES:
@@ -131,7 +141,7 @@ class _Up:
         """Ask a service that is up to end, and end at once what has nothing to lose; a second signal is for those who cannot wait."""
         if self._indexing is not None:
             self._indexing.terminate()
-        if self._is_ready:
+        if self._is_ready and driver.poll() is None:
             assert driver.stdin is not None
             driver.stdin.close()
             with suppress(Empty):
@@ -143,8 +153,10 @@ class _Up:
 
     def _keep_logs(self) -> Path:
         kept = self._folder.with_name(f"{self._folder.name}-logs")
-        shutil.copytree(self._folder / "ray" / "session_latest" / "logs", kept, symlinks=True)
+        kept.mkdir(mode=0o700)
         shutil.copy(self._log, kept)
+        if (ray_logs := self._folder / "ray" / "session_latest" / "logs").exists():
+            shutil.copytree(ray_logs, kept / "ray", symlinks=True)
         return kept
 
 
@@ -170,7 +182,7 @@ def _environment(folder: Path) -> dict[str, str]:
         # Nobody else balances load over this one ingress, so it need not wait to be taken out of a list.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
     }
-    inherited = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_TMPDIR")}
+    inherited = {name: value for name, value in os.environ.items() if name not in OTHERS}
     return inherited | own
 
 

@@ -13,7 +13,7 @@ import torch
 from tests.ray import cluster
 from tests.ray.cluster import Cluster
 from tests.ray.load import lose_a_replica
-from tests.ray.processes import Up, replicas
+from tests.ray.processes import BIN, CONFIGS, Up, replicas
 
 pytestmark = pytest.mark.ray
 BringUp = Callable[..., Up]
@@ -43,6 +43,16 @@ async def test_an_embedder_that_is_killed_loses_no_request(url: str, running_ray
     before, statuses, after = await lose_a_replica(url, lambda: replicas("embedder-all-minilm", running_ray.process.pid))
     assert statuses == {200}
     assert before != after
+
+
+def test_a_config_is_checked_against_the_cluster(running_ray: Cluster, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text((CONFIGS / "embed-only.yaml").read_text())
+    assert running_ray.run(BIN / "bge-serve", "check", str(config), "--cluster").stdout == f"{config}: embed: ok\n"
+    config.write_text(config.read_text().replace("gpus: 1", "gpus: 3"))
+    refused = running_ray.run(BIN / "bge-serve", "check", str(config), "--cluster")
+    assert refused.returncode == 1
+    assert refused.stderr.endswith(": embedder-bge-m3 needs 3 GPU for each replica; the cluster has 2\n")
 
 
 def test_up_beside_it_leaves_it_alone(url: str, tmp_path: Path, bring_up: BringUp) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -47,6 +49,19 @@ def test_a_stop_during_the_start_leaves_nothing_either(small: Path, bring_up: Br
     leader_pid = _wait_for_ray(started)
     assert started.stop(signal.SIGTERM) == 0
     assert session.processes(leader_pid) == []
+
+
+def test_when_ray_dies_up_says_so_and_ends_the_rest(small: Path, bring_up: BringUp) -> None:
+    started = bring_up(config=small)
+    started.wait_until_ready()
+    leader_pid = started.driver_pid()
+    (raylet,) = [pid for pid in session.processes(leader_pid) if "/raylet/raylet " in _command(pid)]
+    os.kill(raylet, signal.SIGKILL)
+    assert started.process.wait(START_S) == 1
+    assert session.processes(leader_pid) == []
+    logs = Path(started.said.rpartition("Ray has ended unexpectedly; its logs are in ")[2].strip())
+    assert (logs / "driver.log").exists()
+    shutil.rmtree(logs)
 
 
 def test_when_up_is_killed_the_rest_ends_by_itself(small: Path, bring_up: BringUp) -> None:
@@ -111,3 +126,7 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
