@@ -13,6 +13,7 @@ from deployments.remote import MAX_GRPC_BYTES, Caller, Remote
 from tests.deployments.fakes import FakeHandle
 
 UNAVAILABLE = ActorUnavailableError("gone", b"0" * 16)
+ANOTHER_UNAVAILABLE = ActorUnavailableError("gone too", b"1" * 16)
 FULL = ReplicaFull("no room", retry_after_s=0.01)
 
 
@@ -36,12 +37,16 @@ async def test_a_call_is_sent_again_once_when_its_replica_dies(death: Exception)
     assert len(handle.calls) == 2
 
 
-async def test_a_second_death_is_reported_as_unavailable() -> None:
-    handle = FakeHandle([UNAVAILABLE, UNAVAILABLE, "never asked for"])
+async def test_the_death_of_a_second_replica_is_reported_as_unavailable() -> None:
+    handle = FakeHandle([UNAVAILABLE, ANOTHER_UNAVAILABLE, "never asked for"])
     with pytest.raises(Unavailable) as caught:
         await ask(handle)
     assert caught.value.retry_after_s
     assert len(handle.calls) == 2
+
+
+async def test_a_dead_replica_that_the_router_still_chooses_is_no_second_death() -> None:
+    assert await ask(FakeHandle([UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, "answer"])) == "answer"
 
 
 async def test_a_full_replica_is_tried_once_more_and_then_refuses_a_lone_interactive_call() -> None:
