@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import Generic, TypeVar
 
 from bgeserve.types import Lane
@@ -79,13 +79,17 @@ class BatchQueue(Generic[T]):
         self._no_deadline_before = min((item.deadline for lane in self._lanes.values() for item in lane), default=inf)
         return expired
 
-    def next_batch(self) -> list[Item[T]]:
-        """Take out the items to compute next; empty only when nothing waits. Does not look at deadlines: `expire` first."""
+    def next_batch(self, takers: int = 1) -> list[Item[T]]:
+        """Take out the items to compute next; empty only when nothing waits. Does not look at deadlines: `expire` first.
+
+        `takers`: how many could compute a batch right now, side by side. A backlog smaller than their budgets is shared out evenly.
+        """
         lane = self._lane_to_serve()
+        budget = min(self.max_batch_tokens, ceil(self._tokens[lane] / takers))
         batch: list[Item[T]] = []
         tokens = 0
         for item in self._lanes[lane]:
-            if batch and tokens + item.cost > self.max_batch_tokens:
+            if batch and tokens + item.cost > budget:
                 break
             batch.append(item)
             tokens += item.cost

@@ -152,6 +152,7 @@ class _Runner(Generic[T, R]):
             bulk_share=settings.bulk_share,
             max_queue_s=settings.max_queue_s,
             workers=settings.resolved_workers,
+            side_by_side=settings.resolved_workers if settings.resolved_device == "cpu" else 1,
             worker_init=partial(worker_init, settings),
             observer=observer,
         )

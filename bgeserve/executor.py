@@ -46,7 +46,8 @@ class _Part(Generic[P, R]):
 
 
 class Executor(Generic[P, R]):
-    """`workers` threads that compute batches; `worker_init` runs once in each of them.
+    """`workers` threads that compute batches; `worker_init` runs once in each of them. Of these, `side_by_side` really compute at a time:
+    as many as there are on CPU cores; one on a GPU, where the others only prepare.
 
     A batch that fails is halved and tried again, down to single items, so out-of-memory costs speed, and a poison item
     fails alone (ComputeError).
@@ -60,6 +61,7 @@ class Executor(Generic[P, R]):
         bulk_share: float,
         max_queue_s: float,
         workers: int,
+        side_by_side: int,
         worker_init: Callable[[], None] | None = None,
         wedged_after_s: float = 120.0,
         observer: Observer | None = None,
@@ -68,6 +70,7 @@ class Executor(Generic[P, R]):
         self._queue: BatchQueue[_Part[P, R]] = BatchQueue(max_batch_tokens=max_batch_tokens, bulk_share=bulk_share)
         self._max_queue_s = max_queue_s
         self._workers = workers
+        self._side_by_side = side_by_side
         self._worker_init = worker_init
         self._wedged_after_s = wedged_after_s
         self._observe = observer or Observer()
@@ -163,6 +166,7 @@ class Executor(Generic[P, R]):
             with self._changed:
                 del self._running[threading.get_ident()]
                 self._rate.add(tokens, monotonic() - began)
+            self._observe.gauge("queued_tokens", self._queue.queued_tokens)
             self._observe.record("batch_tokens", tokens, lane=batch[0].lane)
             self._observe.record("forward_s", monotonic() - began)
 
@@ -170,7 +174,7 @@ class Executor(Generic[P, R]):
         while True:
             with self._changed:
                 expired = self._queue.expire(monotonic())
-                batch = self._queue.next_batch()
+                batch = self._queue.next_batch(takers=max(1, self._side_by_side - len(self._running)))
                 if batch:
                     self._running[threading.get_ident()] = (monotonic(), sum(item.cost for item in batch))
                 elif not expired:

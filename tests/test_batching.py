@@ -39,6 +39,16 @@ def test_an_item_above_the_budget_runs_alone() -> None:
     assert [queue.next_batch() for _ in range(3)] == [[small], [huge], [last]]
 
 
+def test_takers_share_a_small_backlog_evenly_and_a_large_one_by_budgets() -> None:
+    items = [Item(str(n), 10) for n in range(6)]
+    queue = queue_of(*items)
+    assert queue.next_batch(takers=2) == items[:3]
+    assert queue.next_batch(takers=1) == items[3:]
+    large = [Item(str(n), 10) for n in range(50)]
+    queue = queue_of(*large)
+    assert queue.next_batch(takers=2) == large[:10]
+
+
 def test_interactive_goes_first_and_never_shares_a_batch_with_bulk() -> None:
     bulk, query = Item("bulk", 10, "bulk"), Item("query", 10)
     queue = queue_of(bulk, query)
@@ -125,10 +135,10 @@ class AnySchedule(RuleBasedStateMachine):
         for lane in LANES:
             self.waiting[lane] = [item for item in self.waiting[lane] if item.deadline > self.now]
 
-    @rule()
-    def next_batch(self) -> None:
+    @rule(takers=st.integers(1, 4))
+    def next_batch(self, takers: int) -> None:
         both = all(self.waiting.values())
-        batch = self.queue.next_batch()
+        batch = self.queue.next_batch(takers)
         assert bool(batch) == any(self.waiting.values())
         if not batch:
             return
@@ -137,7 +147,8 @@ class AnySchedule(RuleBasedStateMachine):
         assert batch == self.waiting[lane][: len(batch)]
         assert tokens <= BUDGET or len(batch) == 1
         rest = self.waiting[lane][len(batch) :]
-        assert not rest or tokens + rest[0].cost > BUDGET
+        waiting_tokens = tokens + sum(item.cost for item in rest)
+        assert not rest or tokens + rest[0].cost > min(BUDGET, waiting_tokens / takers)
         self.waiting[lane] = rest
         self.bulk_passed_over_tokens = self.bulk_passed_over_tokens + tokens if both and lane == "interactive" else 0
         # A share of 0.2 owes bulk a batch after four budgets of interactive tokens, plus what an item above the budget overshoots.

@@ -25,7 +25,13 @@ def running(
     compute: Callable[[list[int]], list[int]], *, workers: int = 2, max_queue_s: float = 60, wedged_after_s: float = 60
 ) -> Iterator[Executor[int, int]]:
     executor = Executor(
-        compute, max_batch_tokens=100, bulk_share=0.2, max_queue_s=max_queue_s, workers=workers, wedged_after_s=wedged_after_s
+        compute,
+        max_batch_tokens=100,
+        bulk_share=0.2,
+        max_queue_s=max_queue_s,
+        workers=workers,
+        side_by_side=workers,
+        wedged_after_s=wedged_after_s,
     )
     try:
         yield executor
@@ -76,6 +82,17 @@ def test_batches_form_from_backlog_and_a_lone_item_starts_at_once() -> None:
         gate.opened.set()
         wait(futures, WAIT_S)
     assert gate.batches == [[0], [*range(1, 11)], [11, 12]]
+
+
+def test_a_small_backlog_is_shared_out_among_idle_workers() -> None:
+    gate = Gate()
+    with running(gate) as executor:
+        futures = [submit(executor, [1, 2, 3, 4])]
+        while len(gate.batches) < 2:
+            time.sleep(0.001)
+        gate.opened.set()
+        wait(futures, WAIT_S)
+    assert sorted(gate.batches) == [[1, 2], [3, 4]]
 
 
 def test_out_of_memory_halves_the_batch_and_only_a_poison_item_fails() -> None:
