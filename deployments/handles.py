@@ -24,7 +24,9 @@ MAX_CALLS_IN_FLIGHT = 4
 """Per request: enough to keep a few replicas busy, few enough that the backlog stays where autoscaling and other callers can share it."""
 
 
-class RemoteEmbedder:
+class _RemoteModel:
+    """What embedders and rerankers share: where they are, how much goes over in one call, and what they are, asked once."""
+
     def __init__(self, handle: DeploymentHandle[Any], max_call_bytes: int) -> None:
         self._remote = Remote(handle)
         self._max_call_bytes = max_call_bytes
@@ -36,6 +38,8 @@ class RemoteEmbedder:
             info = self._info = await self._remote.call(lambda handle: handle.info.remote(), Caller())
         return info
 
+
+class RemoteEmbedder(_RemoteModel):
     async def encode(
         self,
         texts: Sequence[str],
@@ -70,18 +74,7 @@ class RemoteEmbedder:
             raise FingerprintMismatch(f"the model was replaced while this request ran ({', '.join(sorted(fingerprints))}): send it again")
 
 
-class RemoteReranker:
-    def __init__(self, handle: DeploymentHandle[Any], max_call_bytes: int) -> None:
-        self._remote = Remote(handle)
-        self._max_call_bytes = max_call_bytes
-        self._info: ModelInfo | None = None
-
-    async def info(self) -> ModelInfo:
-        info = self._info
-        if info is None:
-            info = self._info = await self._remote.call(lambda handle: handle.info.remote(), Caller())
-        return info
-
+class RemoteReranker(_RemoteModel):
     async def rerank(
         self,
         query: str,
