@@ -34,7 +34,7 @@ OTHERS = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN")
 """What the user's environment may say of another Ray."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXAMPLES = {
-    "graphs.search:build": ("/v1/search", {"query": "how do I parse command line arguments", "top_k": 3}),
+    "graphs.search:build": ("/v1/search", {"query": "compute the SHA256 digest of a file", "top_k": 3}),
     "graphs.embed:build": ("/v1/encode", {"input": ["what is BGE M3?"]}),
     "graphs.rerank:build": ("/v1/rerank", {"query": "what is BGE M3?", "documents": ["an embedding model", "a recipe"]}),
 }
