@@ -162,10 +162,16 @@ class Executor(Generic[P, R]):
         while batch := self._take():
             tokens = sum(item.cost for item in batch)
             began = monotonic()
-            self._run(batch)
+            outcomes = self._run(batch)
             with self._changed:
                 del self._running[threading.get_ident()]
                 self._rate.add(tokens, monotonic() - began)
+            # Last, so that whoever has an answer does not find its own tokens still ahead of the next call.
+            for item, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, ComputeError):
+                    self._fail(item, outcome)
+                else:
+                    self._finish(item, outcome)
             self._observe.gauge("queued_tokens", self._queue.queued_tokens)
             self._observe.record("batch_tokens", tokens, lane=batch[0].lane)
             self._observe.record("forward_s", monotonic() - began)
@@ -187,24 +193,20 @@ class Executor(Generic[P, R]):
             if batch:
                 return batch
 
-    def _run(self, batch: list[Item[_Part[P, R]]]) -> None:
+    def _run(self, batch: list[Item[_Part[P, R]]]) -> list[R | ComputeError]:
+        """What became of each item."""
         try:
-            results = self._compute([item.payload.payload for item in batch])
+            return list(self._compute([item.payload.payload for item in batch]))
         except Exception as error:  # noqa: BLE001 - whatever a model raises must end in a future, never in a dead worker
-            self._retry_smaller(batch, error)
-            return
-        for item, result in zip(batch, results, strict=True):
-            self._finish(item, result)
+            return self._retry_smaller(batch, error)
 
-    def _retry_smaller(self, batch: list[Item[_Part[P, R]]], error: Exception) -> None:
+    def _retry_smaller(self, batch: list[Item[_Part[P, R]]], error: Exception) -> list[R | ComputeError]:
         self._observe.count("failed_batches_total")
         if len(batch) == 1:
             log.exception("a text of %d tokens cannot be computed", batch[0].cost, exc_info=error)
-            self._fail(batch[0], ComputeError(f"the model failed on this text of {batch[0].cost} tokens: {type(error).__name__}: {error}"))
-            return
+            return [ComputeError(f"the model failed on this text of {batch[0].cost} tokens: {type(error).__name__}: {error}")]
         middle = len(batch) // 2
-        self._run(batch[:middle])
-        self._run(batch[middle:])
+        return self._run(batch[:middle]) + self._run(batch[middle:])
 
     def _finish(self, item: Item[_Part[P, R]], result: R) -> None:
         submission = item.payload.submission
