@@ -23,7 +23,7 @@ from bgeserve.models.runtime import worker_init
 from bgeserve.models.tokenizing import TokenSequence
 from bgeserve.observe import Observer
 from bgeserve.settings import EmbedderSettings, ModelSettings, RerankerSettings
-from bgeserve.types import Embeddings, InputType, Lane, ModelInfo, Output, Scores
+from bgeserve.types import EmbedderOptions, Embeddings, InputType, Lane, ModelInfo, Output, RerankerOptions, Scores
 
 WARM_UP_TEXT = "warm-up " * 30
 WARM_UP_BATCHES_PER_WORKER = 2

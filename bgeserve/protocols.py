@@ -16,6 +16,7 @@ from bgeserve.types import (
     Chunk,
     CollectionInfo,
     Document,
+    EmbedderOptions,
     Embeddings,
     Hit,
     InputType,
@@ -23,8 +24,10 @@ from bgeserve.types import (
     Leg,
     Mode,
     ModelInfo,
+    ModelStatus,
     Output,
     Query,
+    RerankerOptions,
     Role,
     Scores,
     SearchAnswer,
@@ -41,14 +44,15 @@ class Embedder(Protocol):
         *,
         outputs: Sequence[Output] = ("dense",),
         input_type: InputType = "document",
+        options: EmbedderOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
     ) -> Embeddings:
         """Vectors of each text, in order.
 
-        Raises InvalidRequest (an output that the model lacks; a text over the limit with truncate=False), ReplicaFull, DeadlineExceeded,
-        ComputeError.
+        Raises InvalidRequest (an output that the model lacks; an option that it does not take; a text over the limit with
+        truncate=False), ReplicaFull, DeadlineExceeded, ComputeError.
         """
         ...
 
@@ -61,6 +65,7 @@ class Reranker(Protocol):
         query: str,
         passages: Sequence[str],
         *,
+        options: RerankerOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
@@ -178,6 +183,7 @@ class Backend(Protocol):
         *,
         outputs: Sequence[Output] = ("dense",),
         input_type: InputType = "document",
+        options: EmbedderOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
@@ -189,6 +195,7 @@ class Backend(Protocol):
         query: str,
         passages: Sequence[str],
         *,
+        options: RerankerOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
@@ -207,4 +214,8 @@ class Backend(Protocol):
         ...
 
     async def models(self) -> list[ModelInfo]: ...
+    async def model_statuses(self) -> list[ModelStatus]:
+        """Of every deployed model; asks none of them, so that it neither waits for a start nor causes one."""
+        ...
+
     async def readiness(self) -> Readiness: ...

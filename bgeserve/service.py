@@ -18,11 +18,14 @@ from bgeserve.settings import SearchSettings
 from bgeserve.types import (
     CollectionInfo,
     Document,
+    EmbedderOptions,
     Embeddings,
     InputType,
     Lane,
     ModelInfo,
+    ModelStatus,
     Output,
+    RerankerOptions,
     Role,
     Scores,
     SearchAnswer,
@@ -30,6 +33,9 @@ from bgeserve.types import (
 )
 
 T = TypeVar("T")
+
+PROTOCOLS: Mapping[Role, str] = {"embedder": "retriever", "reranker": "reranker"}
+"""What BAAI's model servers call the two roles."""
 
 
 class SearchService:
@@ -64,12 +70,15 @@ class Service:
         *,
         outputs: Sequence[Output] = ("dense",),
         input_type: InputType = "document",
+        options: EmbedderOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
     ) -> Embeddings:
         embedder = _choose(model, self._embedders, self._rerankers, wanted="embedder", other="reranker")
-        return await embedder.encode(texts, outputs=outputs, input_type=input_type, truncate=truncate, lane=lane, timeout_s=timeout_s)
+        return await embedder.encode(
+            texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s
+        )
 
     async def rerank(
         self,
@@ -77,12 +86,13 @@ class Service:
         query: str,
         passages: Sequence[str],
         *,
+        options: RerankerOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
     ) -> Scores:
         reranker = _choose(model, self._rerankers, self._embedders, wanted="reranker", other="embedder")
-        return await reranker.rerank(query, passages, truncate=truncate, lane=lane, timeout_s=timeout_s)
+        return await reranker.rerank(query, passages, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s)
 
     async def search(self, request: SearchRequest) -> SearchAnswer:
         return await self._search_service().search.search(request)
@@ -117,6 +127,12 @@ class Service:
 
     async def models(self) -> list[ModelInfo]:
         return await asyncio.gather(*(model.info() for model in (*self._embedders.values(), *self._rerankers.values())))
+
+    async def model_statuses(self) -> list[ModelStatus]:
+        return [
+            ModelStatus(info.name, info.role, info.model, available=True, replicas={"RUNNING": 1}, protocol=PROTOCOLS[info.role])
+            for info in await self.models()
+        ]
 
     async def readiness(self) -> Readiness:
         return await self._readiness()

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from bgeserve.types import Leg
+from bgeserve.types import Leg, Output
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
@@ -42,8 +42,12 @@ class ModelSettings(Strict):
     """What embedders and rerankers share."""
 
     model: str
-    """A hub name (BAAI/bge-m3), a folder, or `package:NAME` for a model that a Python package carries."""
+    """A hub name (BAAI/bge-m3), a folder (of a LoRA adapter too), or `package:NAME` for a model that a Python package carries."""
     revision: str | None = None
+    like: str | None = None
+    """The published model whose catalogue row holds for this checkpoint too. None: the row of its own name, if there is one."""
+    engine: Literal["packed", "flagembedding"] = "packed"
+    """flagembedding: FlagEmbedding's own class computes, padded and in one thread; for families that have no packed form, and to compare."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda when `gpus` is above 0, else cpu. `cuda` without CUDA is refused at start."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -88,14 +92,35 @@ class ModelSettings(Strict):
         return self
 
 
+class ExampleSettings(Strict):
+    """As `types.Example`."""
+
+    query: str
+    response: str
+    instruction: str | None = None
+
+
 class EmbedderSettings(ModelSettings):
     query_instruction: str | None = None
     """Put before every query. None: the catalogue row's; an empty string: none."""
+    examples: tuple[ExampleSettings, ...] = ()
+    """Put before every query of a model that learns from examples in its input (bge-en-icl)."""
 
 
 class RerankerSettings(ModelSettings):
-    scoring: Literal["cross_encoder", "late_interaction"] = "cross_encoder"
-    """late_interaction scores with an embedder's token vectors (MaxSim), for when no cross-encoder is at hand."""
+    """Options that a request may state for itself are as in `types.RerankerOptions`; here they are what holds when it does not."""
+
+    scoring: Literal["own", "late_interaction", "hybrid"] = "own"
+    """own: as the checkpoint was trained to. The others compare an embedder's vectors, when no reranker is at hand: late_interaction its
+    token vectors (MaxSim), hybrid the weighted dense, sparse and multi-vector scores of BGE-M3."""
+    weights: dict[Output, NonNegativeFloat] = Field(default_factory=lambda: {"dense": 1.0, "sparse": 1.0, "multi_vector": 1.0})
+    """Of `scoring: hybrid`."""
+    instruction: str | None = None
+    prompt: str | None = None
+    cutoff_layers: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    """None: the last layer. BAAI recommends 28 for bge-reranker-v2-minicpm-layerwise."""
+    compress_layers: tuple[int, ...] | None = None
+    compress_ratio: int | None = None
 
 
 class QdrantEdgeSettings(Strict):

@@ -84,4 +84,5 @@ def concat_scores(parts: Sequence[Scores]) -> Scores:
         normalized=np.concatenate([part.normalized for part in parts]),
         tokens=[n for part in parts for n in part.tokens],
         truncated=[cut for part in parts for cut in part.truncated],
+        parts={name: np.concatenate([part.parts[name] for part in parts]) for name in parts[0].parts},
     )

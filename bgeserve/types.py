@@ -40,6 +40,42 @@ class SparseVector:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """One query and what answers it, shown to an embedder that learns from examples in its input (bge-en-icl)."""
+
+    query: str
+    response: str
+    instruction: str | None = None
+    """None: the instruction of the query that it stands before."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderOptions:
+    """What a request may say to an embedder beside its queries. None: as the deployment's settings say."""
+
+    instruction: str | None = None
+    """Put before every query, in the model's own format; an empty string: none."""
+    examples: Sequence[Example] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RerankerOptions:
+    """What a request may say to a reranker beside its texts. None: as the deployment's settings say; not every model takes each."""
+
+    instruction: str | None = None
+    """Put before the query in place of the model's own ("A: ")."""
+    prompt: str | None = None
+    """The question about query and passage that an LLM reranker answers."""
+    cutoff_layers: Sequence[int] | None = None
+    """Layers whose heads score each pair; nothing above the last of them is computed."""
+    compress_layers: Sequence[int] | None = None
+    """Layers before which the passage's tokens are averaged in runs of `compress_ratio`."""
+    compress_ratio: int | None = None
+    weights: Mapping[Output, float] | None = None
+    """Of each kind of vector in a hybrid score; those left out count 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Embeddings:
     """The vectors of n texts, in the order in which the texts came; an output that was not asked for is None.
 
@@ -67,6 +103,8 @@ class Scores:
     normalized: Float32Array
     tokens: Sequence[int]
     truncated: Sequence[bool]
+    parts: Mapping[str, Float32Array] = field(default_factory=dict[str, Float32Array])
+    """Raw scores that `raw` is one of (several cutoff layers: `layer_28`; `raw` is the last) or is made of (`dense`, `sparse`, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +202,26 @@ class ModelInfo:
     dimensions: int | None = None
     fingerprint: str | None = None
     replicas: int = 0
+    family: str = ""
+    """Architecture, as in the catalogue."""
+    kind: str = ""
+    """How it scores or pools: `cross_encoder`, `layerwise`, ...; an embedder's pooling."""
+    options: Sequence[str] = ()
+    """Which fields of EmbedderOptions or RerankerOptions it takes."""
+    layers: tuple[int, int] | None = None
+    """First and last cutoff layer, of a reranker that can be cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """Whether a deployed model can answer now, as far as can be told without asking it."""
+
+    name: str
+    role: Role
+    model: str
+    available: bool
+    """A replica runs, or none does on purpose and the next call starts one."""
+    replicas: Mapping[str, int]
+    """How many there are in each state: STARTING, RUNNING, ..."""
+    protocol: str
+    """`retriever` or `reranker`: which of the calls at `/inference` it answers."""

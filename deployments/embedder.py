@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ray import serve
 
 from bgeserve.settings import EmbedderSettings
-from bgeserve.types import Embeddings, InputType, Lane, ModelInfo, Output
+from bgeserve.types import EmbedderOptions, Embeddings, InputType, Lane, ModelInfo, Output
 from deployments.replica import answers_refusals, observer, prepare_replica
 
 
@@ -30,11 +30,14 @@ class EmbedderDeployment:
         *,
         outputs: Sequence[Output],
         input_type: InputType,
+        options: EmbedderOptions | None = None,
         truncate: bool,
         lane: Lane,
         timeout_s: float | None,
     ) -> Embeddings:
-        return await self._engine.encode(texts, outputs=outputs, input_type=input_type, truncate=truncate, lane=lane, timeout_s=timeout_s)
+        return await self._engine.encode(
+            texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s
+        )
 
     def check_health(self) -> None:
         self._engine.check_health()

@@ -17,7 +17,21 @@ from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
 from bgeserve.protocols import WriteTicket
 from bgeserve.splitting import concat_embeddings, concat_scores, gather_bounded, split_by_bytes
-from bgeserve.types import Chunk, CollectionInfo, Embeddings, Hit, InputType, Lane, Leg, ModelInfo, Output, Query, Scores
+from bgeserve.types import (
+    Chunk,
+    CollectionInfo,
+    EmbedderOptions,
+    Embeddings,
+    Hit,
+    InputType,
+    Lane,
+    Leg,
+    ModelInfo,
+    Output,
+    Query,
+    RerankerOptions,
+    Scores,
+)
 from deployments.remote import Caller, Remote, payload_bytes_of, payload_bytes_of_answer
 
 MAX_CALLS_IN_FLIGHT = 4
@@ -46,17 +60,18 @@ class RemoteEmbedder(_RemoteModel):
         *,
         outputs: Sequence[Output] = ("dense",),
         input_type: InputType = "document",
+        options: EmbedderOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
     ) -> Embeddings:
         caller = Caller(lane, timeout_s)
-        options = {"outputs": outputs, "input_type": input_type, "truncate": truncate, "lane": lane}
+        asked = {"outputs": outputs, "input_type": input_type, "options": options, "truncate": truncate, "lane": lane}
 
         async def encode(part: slice) -> Embeddings:
             with _places_from(part.start):
                 return await self._remote.call(
-                    lambda handle: handle.encode.remote(texts[part], **options, timeout_s=caller.deadline.remaining_s()),
+                    lambda handle: handle.encode.remote(texts[part], **asked, timeout_s=caller.deadline.remaining_s()),
                     caller,
                     payload_bytes_of_answer(texts[part], outputs),
                 )
@@ -80,6 +95,7 @@ class RemoteReranker(_RemoteModel):
         query: str,
         passages: Sequence[str],
         *,
+        options: RerankerOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
@@ -90,7 +106,7 @@ class RemoteReranker(_RemoteModel):
             with _places_from(part.start):
                 return await self._remote.call(
                     lambda handle: handle.rerank.remote(
-                        query, passages[part], truncate=truncate, lane=lane, timeout_s=caller.deadline.remaining_s()
+                        query, passages[part], options=options, truncate=truncate, lane=lane, timeout_s=caller.deadline.remaining_s()
                     ),
                     caller,
                 )

@@ -20,7 +20,21 @@ from bgeserve.protocols import Readiness, SearchRequest
 from bgeserve.service import SearchService, Service
 from bgeserve.settings import IngressSettings, ModelSettings, SearchSettings
 from bgeserve.splitting import max_call_bytes
-from bgeserve.types import CollectionInfo, Document, Embeddings, InputType, Lane, ModelInfo, Output, Scores, SearchAnswer, WriteResult
+from bgeserve.types import (
+    CollectionInfo,
+    Document,
+    EmbedderOptions,
+    Embeddings,
+    InputType,
+    Lane,
+    ModelInfo,
+    ModelStatus,
+    Output,
+    RerankerOptions,
+    Scores,
+    SearchAnswer,
+    WriteResult,
+)
 from deployments.handles import RemoteEmbedder, RemoteReranker, RemoteRetriever
 from deployments.replica import prepare_replica
 from deployments.states import DeploymentStates
@@ -67,12 +81,13 @@ class _Ingress:
         model: str | None = None,
         outputs: Sequence[Output] = ("dense",),
         input_type: InputType = "document",
+        options: EmbedderOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
     ) -> Embeddings:
         return await self._service.encode(
-            model, texts, outputs=outputs, input_type=input_type, truncate=truncate, lane=lane, timeout_s=timeout_s
+            model, texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s
         )
 
     async def rerank(
@@ -81,11 +96,12 @@ class _Ingress:
         passages: Sequence[str],
         *,
         model: str | None = None,
+        options: RerankerOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
     ) -> Scores:
-        return await self._service.rerank(model, query, passages, truncate=truncate, lane=lane, timeout_s=timeout_s)
+        return await self._service.rerank(model, query, passages, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s)
 
     async def search(self, request: SearchRequest) -> SearchAnswer:
         return await self._service.search(request)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ray import serve
 
 from bgeserve.settings import RerankerSettings
-from bgeserve.types import Lane, ModelInfo, Scores
+from bgeserve.types import Lane, ModelInfo, RerankerOptions, Scores
 from deployments.replica import answers_refusals, observer, prepare_replica
 
 
@@ -24,8 +24,17 @@ class RerankerDeployment:
         return await self._engine.info()
 
     @answers_refusals
-    async def rerank(self, query: str, passages: Sequence[str], *, truncate: bool, lane: Lane, timeout_s: float | None) -> Scores:
-        return await self._engine.rerank(query, passages, truncate=truncate, lane=lane, timeout_s=timeout_s)
+    async def rerank(
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        options: RerankerOptions | None = None,
+        truncate: bool,
+        lane: Lane,
+        timeout_s: float | None,
+    ) -> Scores:
+        return await self._engine.rerank(query, passages, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s)
 
     def check_health(self) -> None:
         self._engine.check_health()

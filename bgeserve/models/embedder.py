@@ -169,5 +169,5 @@ def _prefixes(query_instruction: str | None, row: EmbedderRow | None, checkpoint
     instruction = query_instruction
     if instruction is None:
         instruction = row.query_instruction if row else checkpoint.query_prompt or ""
-    form = row.query_instruction_format if row else "{}{}"
+    form = row.query_format if row else "{}{}"
     return {"query": form.format(instruction, "") if instruction else "", "document": row.document_instruction if row else ""}
