@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from bgeserve.executor import Executor
 from bgeserve.models.embedder import Row, load_embedder
-from bgeserve.models.reranker import LateInteractionItem, load_reranker
+from bgeserve.models.reranker import load_reranker
 from bgeserve.models.runtime import worker_init
+from bgeserve.models.scoring import PairScore
 from bgeserve.models.tokenizing import TokenSequence
 from bgeserve.observe import Observer
 from bgeserve.settings import EmbedderSettings, ModelSettings, RerankerSettings
@@ -48,11 +49,22 @@ class EmbedderEngine:
         self._name = name
         self._model = load_embedder(settings)
         self._runner: _Runner[EmbedItem, Row] = _Runner(settings, self._forward, observer)
-        self._runner.warm_up(self._tokenize([WARM_UP_TEXT], self._model.info.outputs, "document", True))
+        self._runner.warm_up(self._tokenize([WARM_UP_TEXT], self._model.info.outputs, "document", None, True))
 
     async def info(self) -> ModelInfo:
         info = self._model.info
-        return ModelInfo(self._name, "embedder", info.model, info.max_tokens, info.outputs, info.dimensions, info.fingerprint)
+        return ModelInfo(
+            name=self._name,
+            role="embedder",
+            model=info.model,
+            max_tokens=info.max_tokens,
+            outputs=info.outputs,
+            dimensions=info.dimensions,
+            fingerprint=info.fingerprint,
+            family=info.family,
+            kind=info.pooling,
+            options=info.options,
+        )
 
     async def encode(
         self,
@@ -60,12 +72,13 @@ class EmbedderEngine:
         *,
         outputs: Sequence[Output] = ("dense",),
         input_type: InputType = "document",
+        options: EmbedderOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
     ) -> Embeddings:
         self._model.check_outputs(outputs)
-        items, rows = await self._runner.run(partial(self._tokenize, texts, outputs, input_type, truncate), lane, timeout_s)
+        items, rows = await self._runner.run(partial(self._tokenize, texts, outputs, input_type, options, truncate), lane, timeout_s)
         dense = [row.dense for row in rows if row.dense is not None]
         return Embeddings(
             fingerprint=self._model.info.fingerprint,
@@ -83,8 +96,10 @@ class EmbedderEngine:
     def close(self) -> None:
         self._runner.close()
 
-    def _tokenize(self, texts: Sequence[str], outputs: Sequence[Output], input_type: InputType, truncate: bool) -> list[EmbedItem]:
-        return [EmbedItem(sequence, outputs) for sequence in self._model.tokenize(texts, input_type, truncate)]
+    def _tokenize(
+        self, texts: Sequence[str], outputs: Sequence[Output], input_type: InputType, options: EmbedderOptions | None, truncate: bool
+    ) -> list[EmbedItem]:
+        return [EmbedItem(sequence, outputs) for sequence in self._model.tokenize(texts, input_type, truncate, options)]
 
     def _forward(self, items: Sequence[EmbedItem]) -> list[Row]:
         return self._model.forward([item.sequence for item in items], [item.outputs for item in items])
@@ -95,30 +110,42 @@ class RerankerEngine:
 
     def __init__(self, name: str, settings: RerankerSettings, observer: Observer | None = None) -> None:
         self._name = name
-        self._model = load_reranker(settings)
-        forward: Callable[..., list[float]] = self._model.forward
-        self._runner: _Runner[TokenSequence | LateInteractionItem, float] = _Runner(settings, forward, observer)
-        self._runner.warm_up(self._model.tokenize("warm-up", [WARM_UP_TEXT]))
+        self._model, self._rules = load_reranker(settings)
+        self._runner: _Runner[Any, PairScore] = _Runner(settings, self._model.forward, observer)
+        self._runner.warm_up(self._model.tokenize("warm-up", [WARM_UP_TEXT], self._rules.resolve(None)))
 
     async def info(self) -> ModelInfo:
         info = self._model.info
-        return ModelInfo(self._name, "reranker", info.model, info.max_tokens)
+        return ModelInfo(
+            name=self._name,
+            role="reranker",
+            model=info.model,
+            max_tokens=info.max_tokens,
+            family=info.family,
+            kind=info.kind,
+            options=info.options,
+            layers=(info.cutoffs[0], info.cutoffs[-1]) if info.cutoffs else None,
+        )
 
     async def rerank(
         self,
         query: str,
         passages: Sequence[str],
         *,
+        options: RerankerOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
     ) -> Scores:
-        items, raw = await self._runner.run(partial(self._model.tokenize, query, passages, truncate), lane, timeout_s)
+        tokenize = partial(self._model.tokenize, query, passages, self._rules.resolve(options), truncate)
+        items, found = await self._runner.run(tokenize, lane, timeout_s)
+        names = found[0].parts if found else ()
         return Scores(
-            raw=np.array(raw, np.float32),
-            normalized=np.array([self._model.normalize(score) for score in raw], np.float32),
+            raw=np.array([pair.score for pair in found], np.float32),
+            normalized=np.array([self._model.normalize(pair.score) for pair in found], np.float32),
             tokens=[item.cost for item in items],
             truncated=[item.truncated for item in items],
+            parts={name: np.array([pair.parts[name] for pair in found], np.float32) for name in names},
         )
 
     def check_health(self) -> None:

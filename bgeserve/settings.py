@@ -47,7 +47,7 @@ class ModelSettings(Strict):
     like: str | None = None
     """The published model whose catalogue row holds for this checkpoint too. None: the row of its own name, if there is one."""
     engine: Literal["packed", "flagembedding"] = "packed"
-    """flagembedding: FlagEmbedding's own class computes, padded and in one thread; for families that have no packed form, and to compare."""
+    """flagembedding: FlagEmbedding's own class computes, padded and in one thread; for families without a packed form, and to compare."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda when `gpus` is above 0, else cpu. `cuda` without CUDA is refused at start."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -1,11 +1,13 @@
 """Attention over a packed row, registered with transformers, so that its own layers run padding-free.
 
 transformers hands every attention keyword of every family to one function; a keyword that is not implemented here is refused by
-name, because ignoring one (a soft cap, a window) would give wrong vectors without a sign.
+name, because ignoring one (a soft cap, a window) would give wrong vectors without a sign. The functions for CUDA are in
+`cuda_attention.py`; which one a model gets is decided once, at load.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,14 +21,58 @@ from bgeserve.models.packing import Boundaries
 
 RUNS = "packed_runs"
 VARLEN = "packed_varlen"
+FLEX = "packed_flex"
+
+QUERY_ROWS = 256
+"""Rows of a capped or windowed attention computed at a time: its scores then grow with the batch's tokens, not with their square."""
 
 # Already applied where attention is reached: rotary position embeddings are, and absolute ones are part of the input.
 _WITHOUT_EFFECT_HERE = frozenset({"position_ids"})
 
 
-def choose_attention(device: torch.device, dtype: torch.dtype) -> str:
-    """Name of the attention for `attn_implementation=`: varlen's kernel computes only half precision, and only on CUDA."""
-    return VARLEN if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16) else RUNS
+def choose_attention(device: torch.device, dtype: torch.dtype, *, softcap: bool) -> str:
+    """Name of the attention for `attn_implementation=`: the kernels for CUDA compute only half precision, and only one of them caps."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return RUNS
+    return FLEX if softcap else VARLEN
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which keys a row sees, and what becomes of a score before the softmax."""
+
+    scaling: float | None
+    causal: bool
+    window: int | None
+    """A row sees itself and the `window` - 1 rows before it. None: all of its sequence."""
+    softcap: float | None
+    """Scores are bent into (-softcap, softcap) by tanh. None: left as they are."""
+
+    @staticmethod
+    def of(module: nn.Module, attention_mask: Tensor | None, keywords: dict[str, Any]) -> Rule:
+        """Takes what it implements out of the keywords. Raises CheckpointError on what is left."""
+        asked = {**keywords, "attention_mask": attention_mask}
+        stated = asked.pop("is_causal", None)
+        rule = Rule(
+            scaling=asked.pop("scaling", None),
+            causal=bool(getattr(module, "is_causal", False) if stated is None else stated),
+            window=asked.pop("sliding_window", None),
+            softcap=asked.pop("softcap", None),
+        )
+        refused = {name for name, value in asked.items() if name not in _WITHOUT_EFFECT_HERE and not _is_off(value)}
+        if rule.window is not None and not rule.causal:
+            refused.add("sliding_window of a module that is not causal")
+        if refused:
+            raise CheckpointError(f"{type(module).__name__} asks for {sorted(refused)}, which packed attention does not implement")
+        return rule
+
+    def binds(self, length: int) -> bool:
+        """Whether the fused kernel, which neither caps nor has a window, would give another result for a sequence of this length."""
+        return self.softcap is not None or (self.window is not None and self.window < length)
+
+
+def _is_off(value: object) -> bool:
+    return value is None or value is False or (isinstance(value, float) and value == 0)
 
 
 def attend_runs(
@@ -37,59 +83,57 @@ def attend_runs(
     attention_mask: Tensor | None,
     *,
     boundaries: Boundaries,
-    scaling: float | None = None,
-    dropout: float = 0.0,
     **keywords: Any,
 ) -> tuple[Tensor, None]:
     """One dense attention per run of equal-length sequences.
 
-    query, key, value: [1, heads, total, head size]; returns [1, total, heads, head size].
+    query: [1, heads, total, head size]; key and value may have fewer heads, each for a group of the query's; returns
+    [1, total, heads, head size].
     """
-    _refuse_unimplemented(module, attention_mask, dropout, keywords)
+    rule = Rule.of(module, attention_mask, keywords)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     for start, count, length in boundaries.runs:
         rows = slice(start, start + count * length)
-        q_run, k_run, v_run = (x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (q, k, v))
-        attended = scaled_dot_product_attention(q_run, k_run, v_run, scale=scaling)
+        run = tuple(x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (q, k, v))
+        attended = _attend_in_blocks(*run, rule) if rule.binds(length) else _attend_fused(*run, rule)
         out[rows].unflatten(0, (count, length)).copy_(attended.transpose(1, 2))
     return out.unsqueeze(0), None
 
 
-def attend_varlen(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    boundaries: Boundaries,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **keywords: Any,
-) -> tuple[Tensor, None]:
-    """All sequences in one flash-attention kernel; shapes as `attend_runs`."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    _refuse_unimplemented(module, attention_mask, dropout, keywords)
-    q, k, v = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
-    cu, longest = boundaries.cu_seqlens, boundaries.max_length
-    attended = varlen_attn(q, k, v, cu, cu, longest, longest, scale=scaling)
-    assert isinstance(attended, Tensor)
-    return attended.unsqueeze(0), None
+def _attend_fused(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+    """q: [sequences, heads, length, head size]; the same comes back."""
+    grouped = q.shape[1] != k.shape[1]
+    return scaled_dot_product_attention(q, k, v, scale=rule.scaling, is_causal=rule.causal, enable_gqa=grouped)
 
 
-def _refuse_unimplemented(module: nn.Module, attention_mask: Tensor | None, dropout: float, keywords: dict[str, Any]) -> None:
-    causal = keywords.get("is_causal") or getattr(module, "is_causal", False)
-    asked = {**keywords, "attention_mask": attention_mask, "dropout": dropout or None, "is_causal": causal or None}
-    if refused := sorted(name for name, value in asked.items() if value is not None and name not in _WITHOUT_EFFECT_HERE):
-        raise CheckpointError(f"{type(module).__name__} asks for {refused}, which packed attention does not implement")
+def _attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+    """As `_attend_fused`, with soft cap and window, scores and softmax in float32 (transformers' eager attention of Gemma2)."""
+    length, groups = q.shape[2], q.shape[1] // k.shape[1]
+    scaling = q.shape[-1] ** -0.5 if rule.scaling is None else rule.scaling
+    grouped = q.unflatten(1, (-1, groups))
+    out = torch.empty_like(grouped)
+    for first in range(0, length, QUERY_ROWS):
+        end = min(first + QUERY_ROWS, length)
+        low, high = (0 if rule.window is None else max(0, first - rule.window + 1)), (end if rule.causal else length)
+        scores = (grouped[..., first:end, :] @ k[:, :, None, low:high].transpose(-1, -2)).float() * scaling
+        if rule.softcap is not None:
+            scores = torch.tanh(scores / rule.softcap) * rule.softcap
+        if rule.causal:
+            back = torch.arange(first, end, device=q.device)[:, None] - torch.arange(low, high, device=q.device)
+            seen = (back >= 0) if rule.window is None else (back >= 0) & (back < rule.window)
+            scores.masked_fill_(~seen, -torch.inf)
+        out[..., first:end, :] = scores.softmax(-1).to(v.dtype) @ v[:, :, None, low:high]
+    return out.flatten(1, 2)
 
 
 def _no_mask(*_args: Any, **_keywords: Any) -> None:
     """A packed row needs no mask: the attention functions keep the sequences apart."""
 
 
-for _name, _attend in ((RUNS, attend_runs), (VARLEN, attend_varlen)):
-    AttentionInterface.register(_name, _attend)
-    AttentionMaskInterface.register(_name, _no_mask)
+def register(name: str, attend: Any) -> None:
+    AttentionInterface.register(name, attend)
+    AttentionMaskInterface.register(name, _no_mask)
+
+
+register(RUNS, attend_runs)

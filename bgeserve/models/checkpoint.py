@@ -1,29 +1,25 @@
-"""A model's folder: where it is, and what its own files say about it.
+"""What a model's own files say about it.
 
 Knows file names and JSON. Does not load weights and does not know settings. What is wrong is a CheckpointError that names the file.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from bgeserve.catalog import Family, Pooling
+from bgeserve.catalog import Family, Pooling, RerankerKind
 from bgeserve.errors import CheckpointError
+from bgeserve.models.hub import MULTI_VECTOR_HEAD, SPARSE_HEAD, locate
 from bgeserve.models.packing import PositionScheme
 
-SPARSE_HEAD = "sparse_linear.pt"
-MULTI_VECTOR_HEAD = "colbert_linear.pt"
+_KINDS: Mapping[str, RerankerKind] = {"LayerWiseMiniCPMForCausalLM": "layerwise", "CostWiseGemmaForCausalLM": "lightweight"}
 
-_DESCRIPTION_FILES = ["*.json", "*.txt", "*.model", SPARSE_HEAD, MULTI_VECTOR_HEAD]
 _POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
 _LEGACY_POOLING_KEYS = {
     "pooling_mode_cls_token": "cls",
@@ -33,13 +29,22 @@ _LEGACY_POOLING_KEYS = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
+ADAPTER_CONFIG = "adapter_config.json"
+_UNSTATED_TOKENS = 10**9
+"""Tokenizer files say 10^30 where they mean no limit."""
+_SOFT_CAPPED: Mapping[Family, float] = {"gemma2": 50.0, "cost_wise_gemma": 50.0}
+"""Families that bend attention scores, with what holds where config.json is silent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     folder: Path
+    adapter: Path | None
+    """Folder of a LoRA adapter over these weights."""
     config: Mapping[str, Any]
     family: Family
+    architecture: str
+    """transformers' class that the weights were saved from; empty where config.json is silent."""
     positions: PositionScheme
     weight_files: tuple[Path, ...]
     pooling: Pooling | None
@@ -53,21 +58,26 @@ class Checkpoint:
 
     @staticmethod
     def read(folder: Path, stated_max_tokens: int | None = None) -> Checkpoint:
-        """What the folder's files say; `stated_max_tokens` counts where they are silent."""
+        """What the folder's files say; `stated_max_tokens` counts where they are silent. Of a LoRA adapter: its base's files."""
+        if (folder / ADAPTER_CONFIG).is_file():
+            return replace(Checkpoint.read(_base_of(folder), stated_max_tokens), adapter=folder)
         config: dict[str, Any] = _read_json(folder / "config.json", dict)
         if absent := [key for key in ("hidden_size", "max_position_embeddings", "vocab_size") if not isinstance(config.get(key), int)]:
             raise CheckpointError(f"{folder / 'config.json'} lacks {absent}")
         family = _family(folder, config)
         positions = PositionScheme(int(config.get("pad_token_id", 1)) if family == "xlm-roberta" else None)
         most_tokens = int(config["max_position_embeddings"]) - positions.first
+        architectures: list[str] = config.get("architectures") or [""]
         return Checkpoint(
             folder=folder,
+            adapter=None,
             config=config,
             family=family,
+            architecture=architectures[0],
             positions=positions,
             weight_files=_weight_files(folder),
             pooling=_pooling(folder),
-            max_tokens=min(_stated_max_tokens(folder) or stated_max_tokens or most_tokens, most_tokens),
+            max_tokens=min(_stated_max_tokens(folder, stated_max_tokens) or most_tokens, most_tokens),
             most_tokens=most_tokens,
             query_prompt=_query_prompt(folder),
         )
@@ -77,45 +87,37 @@ class Checkpoint:
         return int(self.config["hidden_size"])
 
     @property
+    def soft_caps_attention(self) -> bool:
+        default = _SOFT_CAPPED.get(self.family)
+        return default is not None and self.config.get("attn_logit_softcapping", default) is not None
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether its tokens see only those before them, so that the last one says most."""
+        return self.family not in ("bert", "xlm-roberta")
+
+    @property
+    def reranker_kind(self) -> RerankerKind:
+        """As the class says that the weights were saved from."""
+        if self.architecture.endswith("ForCausalLM"):
+            return _KINDS.get(self.architecture, "llm")
+        return "cross_encoder"
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        own = self.adapter is not None and (self.adapter / "tokenizer.json").is_file()
+        return self.adapter if own and self.adapter is not None else self.folder
+
+    @property
+    def content_files(self) -> tuple[Path, ...]:
+        """What makes its numbers: weights, heads beside them, and an adapter's weights."""
+        adapter = () if self.adapter is None else tuple(sorted(self.adapter.glob("adapter_model.*")))
+        return (*self.weight_files, *self.head_files, *adapter)
+
+    @property
     def head_files(self) -> tuple[Path, ...]:
         """Those of BGE-M3's two heads that are there."""
         return tuple(file for name in (SPARSE_HEAD, MULTI_VECTOR_HEAD) if (file := self.folder / name).is_file())
-
-
-def locate(model: str, revision: str | None = None) -> Path:
-    """Folder of a local path, of `package:NAME`, or of a hub name (downloaded unless the cache has it; HF_HUB_OFFLINE is honoured)."""
-    local = Path(model).expanduser()
-    if revision is not None and (local.is_dir() or model.startswith("package:")):
-        raise CheckpointError(f"revision is {revision!r}, but model is {model!r}: only a hub name has revisions", field="revision")
-    if model.startswith("package:"):
-        return _package_folder(model.removeprefix("package:"))
-    if local.is_dir():
-        return local
-    if model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise CheckpointError(f"model is {model!r}: no such folder, and not a hub name (owner/name) or package:NAME", field="model")
-    return _hub_folder(model, revision)
-
-
-def _package_folder(name: str) -> Path:
-    found = importlib.util.find_spec(name) if name.isidentifier() else None
-    if found is None or found.origin is None:
-        raise CheckpointError(f"model is 'package:{name}', but no Python package {name!r} is installed", field="model")
-    folder = Path(found.origin).parent / "model"
-    if not folder.is_dir():
-        raise CheckpointError(f"package {name!r} carries no model: {folder} is not a folder", field="model")
-    return folder
-
-
-def _hub_folder(name: str, revision: str | None) -> Path:
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_DESCRIPTION_FILES, "*.safetensors"]))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_DESCRIPTION_FILES, "pytorch_model*.bin"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        at = f" at revision {revision}," if revision else ""
-        message = f"model {name!r} is no folder here, and{at} neither in the hub cache nor downloadable: {error}"
-        raise CheckpointError(message, field="model") from error
-    return folder
 
 
 def _family(folder: Path, config: Mapping[str, Any]) -> Family:
@@ -176,10 +178,22 @@ def _read_pooling(file: Path) -> Pooling:
     return _POOLINGS[modes[0]]
 
 
-def _stated_max_tokens(folder: Path) -> int | None:
+def _stated_max_tokens(folder: Path, by_row: int | None) -> int | None:
     # sentence_bert_config.json first: tokenizer files of published models disagree with it, and it is what users of the model get.
-    stated = _optional_json(folder / "sentence_bert_config.json").get("max_seq_length")
-    return stated or _optional_json(folder / "tokenizer_config.json").get("model_max_length")
+    by_tokenizer = _optional_json(folder / "tokenizer_config.json").get("model_max_length")
+    if by_tokenizer is not None and by_tokenizer > _UNSTATED_TOKENS:
+        by_tokenizer = None
+    return _optional_json(folder / "sentence_bert_config.json").get("max_seq_length") or by_row or by_tokenizer
+
+
+def _base_of(adapter: Path) -> Path:
+    base = _read_json(adapter / ADAPTER_CONFIG, dict).get("base_model_name_or_path")
+    if not isinstance(base, str):
+        raise CheckpointError(f"{adapter / ADAPTER_CONFIG} lacks base_model_name_or_path")
+    try:
+        return locate(base)
+    except CheckpointError as error:
+        raise CheckpointError(f"{adapter / ADAPTER_CONFIG}: its base {base!r} cannot be had: {error.message}") from error
 
 
 def _query_prompt(folder: Path) -> str | None:

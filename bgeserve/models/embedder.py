@@ -5,7 +5,7 @@ Knows checkpoints, tokens and vectors. Does not know queues, threads or HTTP: `t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,27 +13,31 @@ import torch
 from torch import Tensor, nn
 
 from bgeserve.catalog import EmbedderRow, Pooling, find_embedder
-from bgeserve.errors import CheckpointError, InvalidRequest
+from bgeserve.errors import CheckpointError, InvalidRequest, SettingsError, TextTooLong
 from bgeserve.models import heads
-from bgeserve.models.checkpoint import MULTI_VECTOR_HEAD, SPARSE_HEAD, Checkpoint, locate
+from bgeserve.models.checkpoint import Checkpoint
 from bgeserve.models.encoder import PackedEncoder
 from bgeserve.models.fingerprint import fingerprint
+from bgeserve.models.hub import MULTI_VECTOR_HEAD, SPARSE_HEAD, locate
 from bgeserve.models.loading import limit_of, load_linear, load_tokenizer, load_transformer
+from bgeserve.models.query_prompt import QueryPrompt
 from bgeserve.models.runtime import choose_device, choose_dtype
 from bgeserve.models.tokenizing import Tokenizer, TokenSequence
 from bgeserve.settings import EmbedderSettings, ModelSettings
-from bgeserve.types import Float32Array, InputType, Output, SparseVector
+from bgeserve.types import EmbedderOptions, Example, Float32Array, InputType, Output, SparseVector
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedderInfo:
     model: str
+    family: str
+    pooling: Pooling
     dimensions: int
     outputs: tuple[Output, ...]
     max_tokens: int
     fingerprint: str
-    query_instruction: str
-    """What stands before a query's text; empty for none."""
+    options: tuple[str, ...]
+    """Fields of EmbedderOptions that it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +65,54 @@ class EmbedderHeads:
 
 class PackedEmbedder:
     def __init__(
-        self, info: EmbedderInfo, tokenizer: Tokenizer, encoder: PackedEncoder, heads: EmbedderHeads, prefixes: Mapping[InputType, str]
+        self,
+        info: EmbedderInfo,
+        tokenizer: Tokenizer,
+        encoder: PackedEncoder,
+        heads: EmbedderHeads,
+        query_prompt: QueryPrompt,
+        document_prefix: str,
+        most_tokens: int,
     ) -> None:
+        """`most_tokens`: positions that the model has, which a query with examples before it may fill."""
         self.info = info
         self.tokenizer = tokenizer
         self._encoder = encoder
         self._heads = heads
-        self._prefixes = prefixes
+        self._query_prompt = query_prompt
+        self._document_prefix = document_prefix
+        self._most_tokens = most_tokens
 
-    def tokenize(self, texts: Sequence[str], input_type: InputType = "document", truncate: bool = True) -> list[TokenSequence]:
-        """Ids of each text with its instruction. Raises InvalidRequest: over the limit with truncate=False, or a lone surrogate."""
-        prefix = self._prefixes[input_type]
-        return self.tokenizer.encode([prefix + text for text in texts], truncate=truncate)
+    def tokenize(
+        self,
+        texts: Sequence[str],
+        input_type: InputType = "document",
+        truncate: bool = True,
+        options: EmbedderOptions | None = None,
+    ) -> list[TokenSequence]:
+        """Ids of each text with its instruction. Raises InvalidRequest: over the limit with truncate=False; a lone surrogate; an option
+        that this model, or a document, does not take."""
+        if input_type == "document":
+            refuse_query_options(options)
+            return self.tokenizer.encode([self._document_prefix + text for text in texts], truncate=truncate)
+        prompt = self._query_prompt if options is None else self._query_prompt.with_options(options, self.info.model)
+        queries = [prompt.prefix + text for text in texts]
+        return self._surrounded(queries, prompt, truncate) if prompt.surrounds else self.tokenizer.encode(queries, truncate=truncate)
+
+    def _surrounded(self, queries: Sequence[str], prompt: QueryPrompt, truncate: bool) -> list[TokenSequence]:
+        """Each query with examples before and a suffix after it; the limit holds for query and suffix, as FlagEmbedding's does (icl.py)."""
+        (suffix,) = self.tokenizer.body_ids([prompt.suffix], self._most_tokens, "suffix")
+        room = self.info.max_tokens - self.tokenizer.special_tokens - len(suffix)
+        cuts = [self.tokenizer.cut(query, room, "texts") for query in queries]
+        if not truncate and (long := [i for i, (_, was_cut) in enumerate(cuts) if was_cut]):
+            raise TextTooLong("texts", long[0], room + 1, room)
+        examples = prompt.shown_examples()
+        sequences = self.tokenizer.encode_whole([examples + query + prompt.suffix for query, _ in cuts])
+        if (longest := max(map(len, sequences), default=0)) > self._most_tokens:
+            raise InvalidRequest(
+                f"examples and query have {longest} tokens; {self.info.model} has positions for {self._most_tokens}", field="examples"
+            )
+        return [TokenSequence(ids, was_cut) for ids, (_, was_cut) in zip(sequences, cuts, strict=True)]
 
     @torch.inference_mode()
     def forward(self, sequences: Sequence[TokenSequence], outputs: Sequence[Collection[Output]]) -> list[Row]:
@@ -114,46 +154,58 @@ class PackedEmbedder:
         return [vectors.cpu().numpy() for vectors in heads.multi_vector(rows, self._heads.multi_vector)]
 
 
+def refuse_query_options(options: EmbedderOptions | None) -> None:
+    """Raises InvalidRequest: instruction and examples are for queries alone."""
+    for name in ("instruction", "examples"):
+        if options is not None and getattr(options, name) is not None:
+            raise InvalidRequest(f"{name} is for queries, not for documents: set input_type to query, or leave it out", field=name)
+
+
 def load_embedder(settings: EmbedderSettings) -> PackedEmbedder:
     """Raises CheckpointError (the folder), SettingsError (the machine or the limits cannot give what the settings ask for)."""
-    return load_embedder_of(settings, settings.query_instruction)
+    examples = [Example(one.query, one.response, one.instruction) for one in settings.examples]
+    return load_embedder_of(settings, settings.query_instruction, examples)
 
 
-def load_embedder_of(settings: ModelSettings, query_instruction: str | None) -> PackedEmbedder:
-    row = find_embedder(settings.model)
+def load_embedder_of(settings: ModelSettings, query_instruction: str | None, examples: Sequence[Example] = ()) -> PackedEmbedder:
+    row = find_embedder(settings.like or settings.model)
     device = choose_device(settings)
     checkpoint = Checkpoint.read(locate(settings.model, settings.revision), row.max_tokens if row else None)
-    max_tokens = limit_of(settings, checkpoint)
-    tokenizer = load_tokenizer(checkpoint, max_tokens)
+    tokenizer = load_tokenizer(checkpoint, limit_of(settings, checkpoint))
     embedder_heads = _load_heads(checkpoint, row, device)
-    prefixes = _prefixes(query_instruction, row, checkpoint)
+    prompt = QueryPrompt.of(row, query_instruction, checkpoint.query_prompt, examples)
+    if examples and not prompt.example_format:
+        raise SettingsError(f"examples has {len(examples)}; {settings.model} takes none, only an instruction", field="examples")
+    document_prefix = row.document_instruction if row else ""
     info = EmbedderInfo(
         model=settings.model,
+        family=checkpoint.family,
+        pooling=embedder_heads.pooling,
         dimensions=checkpoint.hidden_size,
         outputs=embedder_heads.outputs,
-        max_tokens=max_tokens,
+        max_tokens=tokenizer.max_tokens,
         fingerprint=fingerprint(
-            (*checkpoint.weight_files, *checkpoint.head_files),
+            checkpoint.content_files,
             pooling=embedder_heads.pooling,
             dimensions=checkpoint.hidden_size,
-            prefixes=tuple(prefixes.values()),
+            prefixes=(prompt.prefix, document_prefix),
         ),
-        query_instruction=prefixes["query"],
+        options=("instruction", "examples") if prompt.example_format else ("instruction",),
     )
-    transformer = load_transformer(checkpoint, device, choose_dtype(settings.dtype, device))
-    embedder = PackedEmbedder(info, tokenizer, PackedEncoder(transformer, checkpoint.positions, device), embedder_heads, prefixes)
+    encoder = PackedEncoder(load_transformer(checkpoint, device, choose_dtype(settings.dtype, device)), checkpoint.positions, device)
+    embedder = PackedEmbedder(info, tokenizer, encoder, embedder_heads, prompt, document_prefix, checkpoint.most_tokens)
     embedder.forward(embedder.tokenize(["a"]), [info.outputs])  # what the attention cannot do is refused here, not at the first request
     return embedder
 
 
 def _load_heads(checkpoint: Checkpoint, row: EmbedderRow | None, device: torch.device) -> EmbedderHeads:
     """BGE-M3's two heads come together, whether the catalogue promises them or the folder of a fine-tuned M3 has them."""
-    pooling = checkpoint.pooling or (row.pooling if row else None)
+    pooling = checkpoint.pooling or (row.pooling if row else None) or ("last_token" if checkpoint.is_causal else None)
     promised = row is not None and "sparse" in row.outputs
     if promised or checkpoint.head_files:
         size = checkpoint.hidden_size
         return EmbedderHeads(
-            pooling or "cls",
+            "cls" if pooling is None else pooling,
             sparse=load_linear(checkpoint.folder / SPARSE_HEAD, size, 1, device),
             multi_vector=load_linear(checkpoint.folder / MULTI_VECTOR_HEAD, size, None, device),
         )
@@ -162,12 +214,3 @@ def _load_heads(checkpoint: Checkpoint, row: EmbedderRow | None, device: torch.d
             f"{checkpoint.folder} does not say how to pool: no modules.json with 1_Pooling/config.json, and no catalogue row of its name"
         )
     return EmbedderHeads(pooling)
-
-
-def _prefixes(query_instruction: str | None, row: EmbedderRow | None, checkpoint: Checkpoint) -> dict[InputType, str]:
-    """What stands before a text. A query's: the settings' instruction, else the catalogue's, else the folder's own prompt."""
-    instruction = query_instruction
-    if instruction is None:
-        instruction = row.query_instruction if row else checkpoint.query_prompt or ""
-    form = row.query_format if row else "{}{}"
-    return {"query": form.format(instruction, "") if instruction else "", "document": row.document_instruction if row else ""}

@@ -28,7 +28,7 @@ class TokenRows:
     """Hidden states of n texts, one after the other."""
 
     hidden: Tensor
-    """float32 [tokens, hidden size]."""
+    """[tokens, hidden size], in the transformer's dtype."""
     ids: Int64Array
     """[tokens]."""
     lengths: Int64Array
@@ -51,7 +51,8 @@ class TokenRows:
         return self.ends - self.lengths
 
     def at(self, tokens: Int64Array) -> Tensor:
-        return self.hidden[torch.from_numpy(tokens).to(self.hidden.device)]
+        """float32 [len(tokens), hidden size]."""
+        return self.hidden[torch.from_numpy(tokens).to(self.hidden.device)].float()
 
 
 def pool(rows: TokenRows, pooling: Pooling) -> Tensor:
@@ -63,13 +64,13 @@ def pool(rows: TokenRows, pooling: Pooling) -> Tensor:
             pooled = rows.at(rows.ends - 1)
         case "mean":
             lengths = torch.from_numpy(rows.lengths).to(rows.hidden.device)
-            pooled = torch.segment_reduce(rows.hidden, "mean", lengths=lengths)
+            pooled = torch.segment_reduce(rows.hidden.float(), "mean", lengths=lengths)
     return normalize(pooled, dim=-1)
 
 
 def lexical_weights(rows: TokenRows, linear: nn.Linear, ignored_ids: Sequence[int]) -> list[SparseVector]:
     """Per text the largest relu(linear(h)) of each token id, where it is above 0; never anything as wide as the vocabulary."""
-    weights = torch.relu(linear(rows.hidden)).squeeze(-1).cpu().numpy()
+    weights = torch.relu(linear(rows.hidden.float())).squeeze(-1).cpu().numpy()
     text = np.repeat(np.arange(len(rows.lengths)), rows.lengths)
     kept = (weights > 0) & ~np.isin(rows.ids, ignored_ids)
     ids, text, weights = rows.ids[kept], text[kept], weights[kept]
@@ -91,7 +92,7 @@ def multi_vector(rows: TokenRows, linear: nn.Linear) -> list[Tensor]:
 
 def token_vectors(rows: TokenRows) -> list[Tensor]:
     """Per text its hidden states, L2-normalised: float32 [tokens, hidden size]; for encoders that have no multi-vector head."""
-    return list(normalize(rows.hidden, dim=-1).split(rows.lengths.tolist()))
+    return list(normalize(rows.hidden.float(), dim=-1).split(rows.lengths.tolist()))
 
 
 def max_sim(query: Tensor, passage: Tensor) -> Tensor:

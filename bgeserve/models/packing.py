@@ -5,9 +5,9 @@ Knows ids, positions and where each sequence begins. Does not know texts, models
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,28 @@ class Boundaries:
     """int32 [n + 1], on the model's device: sequence i is rows cu_seqlens[i] to cu_seqlens[i + 1]."""
     max_length: int
     runs: tuple[Run, ...]
+    block_masks: dict[tuple[bool, int | None], Any] = field(default_factory=dict[tuple[bool, "int | None"], Any])
+    """What flex attention made of this batch, by rule: made once for all layers."""
+
+    @staticmethod
+    def of(lengths: Int64Array, device: torch.device) -> Boundaries:
+        """Of n sequences that lie one after the other."""
+        ends = np.cumsum(lengths)
+        return Boundaries(
+            cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)).to(device, non_blocking=True),
+            max_length=int(lengths.max()),
+            runs=tuple(_runs(lengths, ends - lengths)),
+        )
+
+    @property
+    def total(self) -> int:
+        last = self.runs[-1]
+        return last.start + last.sequences * last.length
+
+    def sequence_of_rows(self) -> Tensor:
+        """int32 [total]: which sequence each row belongs to."""
+        numbers = torch.arange(len(self.cu_seqlens) - 1, dtype=torch.int32, device=self.cu_seqlens.device)
+        return torch.repeat_interleave(numbers, self.cu_seqlens.diff(), output_size=self.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +114,19 @@ class PackedBatch:
             input_ids=row(ids),
             position_ids=row(scheme.positions(ids, starts, lengths)),
             token_type_ids=None if all(t is None for t in types) else row(_concatenate_types(types, lengths)),
-            boundaries=Boundaries(
-                cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)).to(device, non_blocking=True),
-                max_length=int(lengths[-1]),
-                runs=_runs(lengths, starts),
-            ),
+            boundaries=Boundaries.of(lengths, device),
             ids=ids,
             lengths=lengths,
             order=order,
         )
 
 
-def _runs(lengths: Int64Array, starts: Int64Array) -> tuple[Run, ...]:
-    values, first, counts = np.unique(lengths, return_index=True, return_counts=True)
-    return tuple(Run(int(starts[i]), int(count), int(length)) for length, i, count in zip(values, first, counts, strict=True))
+def _runs(lengths: Int64Array, starts: Int64Array) -> Iterator[Run]:
+    """Neighbours of equal length, in the row's order."""
+    first = np.flatnonzero(np.diff(lengths, prepend=-1))
+    counts = np.diff(first, append=len(lengths))
+    for i, count in zip(first, counts, strict=True):
+        yield Run(int(starts[i]), int(count), int(lengths[i]))
 
 
 def _concatenate_types(types: Sequence[NDArray[np.int32] | None], lengths: Int64Array) -> Int64Array:

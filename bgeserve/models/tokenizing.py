@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from bgeserve.errors import CheckpointError, InvalidRequest, TextTooLong
 
@@ -20,6 +20,8 @@ Int32Array = NDArray[np.int32]
 
 CHARS_PER_TOKEN = 8
 """More than any natural text has: the prefix of an over-long text that is tokenised first."""
+BOUNDARY_SLACK_TOKENS = 4
+"""A prefix that ends before a space may still differ in its last tokens: some vocabularies join punctuation and a line break after it."""
 UNBROKEN_SLACK_TOKENS = 128
 """A prefix that ends inside a word may differ from the whole text in its last tokens. WordPiece: within that one word, at most 100."""
 
@@ -43,8 +45,11 @@ class Tokenizer:
     """The checkpoint's tokenizer with a limit of `max_tokens`, special tokens included."""
 
     def __init__(self, folder: Path, max_tokens: int) -> None:
+        # Where there is a file, it holds as it is: AutoTokenizer of transformers 5 builds some families' tokenizers anew, which then split
+        # differently after a special token in the text.
+        kind: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            tokenizer: Any = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder}: its tokenizer cannot be loaded: {error}") from error
         self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
@@ -57,19 +62,38 @@ class Tokenizer:
         special = (tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
         self.special_ids: tuple[int, ...] = tuple(i for i in special if i is not None)
         """Ids of cls, eos, pad and unk: they carry no lexical weight."""
+        self.bos_id: int | None = tokenizer.bos_token_id
+        self.pad_id: int | None = tokenizer.pad_token_id
         self._single = _Template.of(self._backend.encode("a"))
         self._pair = _Template.of(self._backend.encode("a", "a"))
 
     def encode(self, texts: Sequence[str], *, truncate: bool = True, field: str = "texts") -> list[TokenSequence]:
         """Ids of each text; over the limit, the first ones. Raises TextTooLong (truncate=False), InvalidRequest (a lone surrogate)."""
         before, after = self._single.parts
-        room = self.max_tokens - len(before) - len(after)
+        room = self.max_tokens - self.special_tokens
         sequences: list[TokenSequence] = []
-        for i, ids in enumerate(self._body_ids(texts, room, field)):
+        for i, ids in enumerate(self.body_ids(texts, room, field)):
             if len(ids) > room and not truncate:
-                raise TextTooLong(field, None if field == "query" else i, len(ids) + len(before) + len(after), self.max_tokens)
+                raise TextTooLong(field, None if field == "query" else i, len(ids) + self.special_tokens, self.max_tokens)
             sequences.append(TokenSequence(np.array([*before, *ids[:room], *after], np.int32), truncated=len(ids) > room))
         return sequences
+
+    @property
+    def special_tokens(self) -> int:
+        """How many tokens the tokenizer puts around one text."""
+        return sum(map(len, self._single.parts))
+
+    def encode_whole(self, texts: Sequence[str]) -> list[Int32Array]:
+        """Ids of each text with its special tokens, however many they are."""
+        return [np.array(encoding.ids, np.int32) for encoding in self._backend.encode_batch_fast(list(texts))]
+
+    def cut(self, text: str, room: int, field: str) -> tuple[str, bool]:
+        """The characters of a text's first `room` tokens, and whether that leaves any out; for what is tokenised again as part of a longer
+        text. Raises InvalidRequest (a lone surrogate)."""
+        (encoding,) = self._bodies([text], room, field, with_offsets=True)
+        if len(encoding.ids) <= room:
+            return text, False
+        return text[: encoding.offsets[room - 1][1]], True
 
     def encode_pairs(self, query: str, passages: Sequence[str], *, truncate: bool = True) -> list[TokenSequence]:
         """Ids of the query with each passage: the query cut to 3/4 of the limit, then the passage to what is left.
@@ -79,13 +103,13 @@ class Tokenizer:
         """
         before, between, after = self._pair.parts
         query_room = self.max_tokens * 3 // 4
-        (query_ids,) = self._body_ids([query], query_room, "query")
+        (query_ids,) = self.body_ids([query], query_room, "query")
         if len(query_ids) > query_room and not truncate:
             raise TextTooLong("query", None, len(query_ids), query_room)
         head = [*before, *query_ids[:query_room], *between]
         room = max(0, self.max_tokens - len(head) - len(after))
         sequences: list[TokenSequence] = []
-        for i, ids in enumerate(self._body_ids(passages, room, "passages")):
+        for i, ids in enumerate(self.body_ids(passages, room, "passages")):
             if len(ids) > room and not truncate:
                 raise TextTooLong("passages", i, len(head) + len(ids) + len(after), self.max_tokens)
             pair = np.array([*head, *ids[:room], *after], np.int32)
@@ -100,25 +124,28 @@ class Tokenizer:
         types[head:] = self._pair.second_type
         return types
 
-    def _body_ids(self, texts: Sequence[str], limit: int, field: str) -> list[list[int]]:
-        """Ids of each text without special tokens: all of them, or, of a longer text, more than `limit` whose first `limit` are right.
+    def body_ids(self, texts: Sequence[str], limit: int, field: str) -> list[list[int]]:
+        """Ids of each text without special tokens: all of them, or, of a longer text, more than `limit` whose first `limit` are right."""
+        return [encoding.ids for encoding in self._bodies(texts, limit, field)]
 
-        A text far over the limit is tokenised by a growing prefix, so that a megabyte costs what its first tokens cost.
-        """
+    def _bodies(self, texts: Sequence[str], limit: int, field: str, with_offsets: bool = False) -> list[Any]:
+        """Encodings, as `body_ids`. A text far over the limit is tokenised by a growing prefix, so that a megabyte costs what its first
+        tokens cost."""
         prefixes = [_prefix(text, (limit + 1) * CHARS_PER_TOKEN) for text in texts]
         try:
-            all_ids = self._encode_batch([p.text for p in prefixes])
+            encodings = self._encode_batch([p.text for p in prefixes], with_offsets)
             for i, prefix in enumerate(prefixes):
-                while not prefix.whole and len(all_ids[i]) <= (limit if prefix.at_boundary else 2 * limit + UNBROKEN_SLACK_TOKENS):
+                while len(encodings[i].ids) < prefix.needed_tokens(limit):
                     prefix = _prefix(texts[i], 4 * prefix.asked)
-                    (all_ids[i],) = self._encode_batch([prefix.text])
+                    (encodings[i],) = self._encode_batch([prefix.text], with_offsets)
         except (TypeError, UnicodeEncodeError):
             _refuse_lone_surrogates(texts, field)
             raise
-        return all_ids
+        return encodings
 
-    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+    def _encode_batch(self, texts: list[str], with_offsets: bool) -> list[Any]:
+        encode = self._backend.encode_batch if with_offsets else self._backend.encode_batch_fast
+        return encode(texts, add_special_tokens=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +176,13 @@ class _Prefix:
     asked: int
     whole: bool
     at_boundary: bool
-    """It ends where a space begins: no token of the whole text crosses its end."""
+    """It ends where a space begins."""
+
+    def needed_tokens(self, limit: int) -> int:
+        """With how many tokens the first `limit` are those of the whole text."""
+        if self.whole:
+            return 0
+        return limit + 1 + BOUNDARY_SLACK_TOKENS if self.at_boundary else 2 * limit + UNBROKEN_SLACK_TOKENS
 
 
 def _prefix(text: str, asked: int) -> _Prefix:

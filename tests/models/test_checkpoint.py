@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bgeserve.errors import CheckpointError, SettingsError
-from bgeserve.models.checkpoint import Checkpoint, locate
+from bgeserve.models.checkpoint import Checkpoint
+from bgeserve.models.hub import locate
 from bgeserve.models.embedder import load_embedder
 from bgeserve.models.reranker import load_reranker
 from bgeserve.settings import EmbedderSettings, RerankerSettings

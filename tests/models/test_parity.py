@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from bgeserve.models import attention, heads
 from bgeserve.models.attention import RUNS
-from bgeserve.models.checkpoint import locate
+from bgeserve.models.hub import locate
 from bgeserve.models.embedder import PackedEmbedder, load_embedder
 from bgeserve.models.packing import Boundaries, PositionScheme, Run
 from bgeserve.models.reranker import CrossEncoder, load_reranker
@@ -318,8 +318,8 @@ def forget_token_types(patch: pytest.MonkeyPatch) -> None:
 
 def whole_query(patch: pytest.MonkeyPatch) -> None:
     """Cuts the longest of the two, or the query as late as possible, instead of at 3/4."""
-    right = Tokenizer._body_ids
-    patch.setattr(Tokenizer, "_body_ids", lambda self, texts, limit, field: [ids[: limit // 2] for ids in right(self, texts, limit, field)])
+    right = Tokenizer.body_ids
+    patch.setattr(Tokenizer, "body_ids", lambda self, texts, limit, field: [ids[: limit // 2] for ids in right(self, texts, limit, field)])
 
 
 def classify_packed_row(patch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from bgeserve.errors import InvalidRequest
 from bgeserve.models import tokenizing
-from bgeserve.models.checkpoint import locate
+from bgeserve.models.hub import locate
 from bgeserve.models.tokenizing import CHARS_PER_TOKEN, Tokenizer
 from tests.checkpoints import TEXTS
 from tests.models.texts import AWKWARD
@@ -83,9 +83,9 @@ def test_a_megabyte_costs_what_its_first_tokens_cost(tokenizer: Tokenizer, monke
     seen: list[int] = []
     right = tokenizer._encode_batch
 
-    def counting(texts: list[str]) -> list[list[int]]:
+    def counting(texts: list[str], with_offsets: bool) -> list[Any]:
         seen.extend(len(text) for text in texts)
-        return right(texts)
+        return right(texts, with_offsets)
 
     monkeypatch.setattr(tokenizer, "_encode_batch", counting)
     for text in ("some words of English text " * 40_000, "中文。没有空格" * 100_000):
@@ -124,9 +124,9 @@ def test_the_query_of_many_passages_is_tokenised_once(tokenizer: Tokenizer, monk
     seen: list[str] = []
     right = tokenizer._encode_batch
 
-    def recording(texts: list[str]) -> list[list[int]]:
+    def recording(texts: list[str], with_offsets: bool) -> list[Any]:
         seen.extend(texts)
-        return right(texts)
+        return right(texts, with_offsets)
 
     monkeypatch.setattr(tokenizer, "_encode_batch", recording)
     tokenizer.encode_pairs("the query", ["a", "b", "c"])
