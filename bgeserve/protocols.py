@@ -160,6 +160,8 @@ class SearchRequest:
     truncate: bool = True
     lane: Lane = "interactive"
     timeout_s: float | None = None
+    instruction: str | None = None
+    """Put before each query for the embedder, in place of the model's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,10 @@ class Backend(Protocol):
         ...
 
     async def models(self) -> list[ModelInfo]: ...
+    async def model_info(self, name: str) -> ModelInfo:
+        """Of one model, of either role; asks no other. Raises UnknownModel."""
+        ...
+
     async def model_statuses(self) -> list[ModelStatus]:
         """Of every deployed model; asks none of them, so that it neither waits for a start nor causes one."""
         ...

@@ -17,7 +17,7 @@ from bgeserve.fusion import Fusion
 from bgeserve.protocols import Embedder, Reranker, Retriever, SearchRequest
 from bgeserve.settings import SearchSettings
 from bgeserve.splitting import gather_bounded
-from bgeserve.types import Embeddings, Hit, Leg, Output, Query, Scores, SearchAnswer
+from bgeserve.types import EmbedderOptions, Embeddings, Hit, Leg, Output, Query, Scores, SearchAnswer
 
 MAX_QUERIES_IN_FLIGHT = 8
 """Queries of one request that are reranked at a time."""
@@ -70,6 +70,7 @@ class SearchPipeline:
             request.queries,
             outputs=plan.outputs,
             input_type="query",
+            options=None if request.instruction is None else EmbedderOptions(instruction=request.instruction),
             truncate=request.truncate,
             lane=request.lane,
             timeout_s=plan.deadline.remaining_s(),

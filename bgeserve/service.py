@@ -126,7 +126,13 @@ class Service:
         return _only(self._embedders if role == "embedder" else self._rerankers, role)
 
     async def models(self) -> list[ModelInfo]:
-        return await asyncio.gather(*(model.info() for model in (*self._embedders.values(), *self._rerankers.values())))
+        return await asyncio.gather(*(self.model_info(name) for name in (*self._embedders, *self._rerankers)))
+
+    async def model_info(self, name: str) -> ModelInfo:
+        model = self._embedders.get(name) or self._rerankers.get(name)
+        if model is None:
+            raise UnknownModel(f"model {name!r} is not served here; the models are {self._names()}", field="model")
+        return await model.info()
 
     async def model_statuses(self) -> list[ModelStatus]:
         return [
@@ -136,6 +142,9 @@ class Service:
 
     async def readiness(self) -> Readiness:
         return await self._readiness()
+
+    def _names(self) -> list[str]:
+        return sorted([*self._embedders, *self._rerankers])
 
     def _search_service(self) -> SearchService:
         if self._searching is None:

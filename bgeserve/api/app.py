@@ -6,7 +6,8 @@ Knows HTTP and the list of dialects; what an operation means is in the dialects'
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -17,10 +18,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bgeserve.api import collections, health, native, openai, rerank
-from bgeserve.api.auth import RequireKey
+from bgeserve.api import collections, health, model_server, native, openai, rerank
+from bgeserve.api.auth import RequireKey, path_of
 from bgeserve.api.encoding import IN_LOOP_BYTES, to_json
-from bgeserve.api.errors import error_response, in_words_of
+from bgeserve.api.error_format import OPENAI, ErrorFormat, in_words_of
+from bgeserve.api.errors import error_response
 from bgeserve.api.limits import deadline, read_body, while_client_waits
 from bgeserve.api.openapi import openapi_operation
 from bgeserve.api.operation import Call, Operation
@@ -37,6 +39,7 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     *native.OPERATIONS,
     *openai.OPERATIONS,
     *rerank.OPERATIONS,
+    *model_server.OPERATIONS,
     *collections.OPERATIONS,
     *health.OPERATIONS,
 )
@@ -51,7 +54,8 @@ def create_app(backend: Backend, settings: IngressSettings, *, api_key: str | No
         raise SettingsError("the API key is empty: leave it out to serve without one", field="api_key")
     operations = (*OPERATIONS, openapi_operation(OPERATIONS, key_needed=api_key is not None))
     paths = list(dict.fromkeys(operation.path for operation in operations))
-    middleware = [] if api_key is None else [Middleware(RequireKey, api_key=api_key)]
+    forms = {operation.path: operation.errors for operation in operations}
+    middleware = [] if api_key is None else [Middleware(RequireKey, api_key=api_key, forms=forms)]
 
     def route(path: str) -> Route:
         here = [operation for operation in operations if operation.path == path]
@@ -60,7 +64,7 @@ def create_app(backend: Backend, settings: IngressSettings, *, api_key: str | No
     app = Starlette(
         routes=[Route("/", playground), *(route(path) for path in paths)],
         middleware=middleware,
-        exception_handlers={404: _no_such_path, 405: _no_such_method},
+        exception_handlers={404: _no_such_path, 405: partial(_no_such_method, forms)},
     )
     app.router.redirect_slashes = False
     return app
@@ -78,7 +82,7 @@ def _endpoint(
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:  # noqa: BLE001 (error_response logs what nobody raised on purpose)
-            return error_response(in_words_of(operation.names, error))
+            return error_response(in_words_of(operation.names, error), operation.errors)
 
     return endpoint
 
@@ -109,8 +113,8 @@ async def _no_such_path(request: Request, error: Exception) -> Response:
     return error_response(HTTPException(404, problem))
 
 
-async def _no_such_method(request: Request, error: Exception) -> Response:
+async def _no_such_method(forms: Mapping[str, ErrorFormat], request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     allowed = dict(error.headers or {})
     problem = f"{request.url.path} takes {allowed.get('Allow')}, not {request.method}"
-    return error_response(HTTPException(405, problem, allowed))
+    return error_response(HTTPException(405, problem, allowed), forms.get(path_of(request.scope), OPENAI))

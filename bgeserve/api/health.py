@@ -1,4 +1,4 @@
-"""What probes ask: is the process there, and can it serve. Neither starts a forward."""
+"""What probes and whoever waits for a model ask: is the process there, can it serve, which replicas run. None of it asks a model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing_extensions import TypedDict
 
 from bgeserve.api.operation import Answer, Call, Operation
 from bgeserve.api.schema import Nothing
+from bgeserve.types import ModelStatus, Role
 
 
 class HealthResponse(TypedDict):
@@ -15,6 +16,22 @@ class HealthResponse(TypedDict):
 class ReadyResponse(TypedDict):
     ready: bool
     waiting_for: list[str]
+
+
+class ModelStatusResponse(TypedDict):
+    name: str
+    role: Role
+    model: str
+    available: bool
+    """A replica runs, or none does on purpose and the next call starts one."""
+    replicas: dict[str, int]
+    """How many there are in each state: STARTING, RUNNING, ..."""
+    protocol: str
+    """Which of the calls at /inference it answers: retriever or reranker."""
+
+
+class StatusResponse(TypedDict):
+    models: list[ModelStatusResponse]
 
 
 async def healthz(call: Call, body: Nothing) -> Answer:
@@ -30,7 +47,24 @@ async def readyz(call: Call, body: Nothing) -> Answer:
     return Answer(lambda: response, status=503, headers={"retry-after": "1"})
 
 
+async def status(call: Call, body: Nothing) -> Answer:
+    response: StatusResponse = {"models": [_model(status) for status in await call.backend.model_statuses()]}
+    return Answer(lambda: response)
+
+
+def _model(status: ModelStatus) -> ModelStatusResponse:
+    return {
+        "name": status.name,
+        "role": status.role,
+        "model": status.model,
+        "available": status.available,
+        "replicas": dict(status.replicas),
+        "protocol": status.protocol,
+    }
+
+
 OPERATIONS = (
     Operation("GET", "/healthz", "Whether the process answers", Nothing, HealthResponse, healthz),
     Operation("GET", "/readyz", "Whether every deployment can serve: 200, or 503 with what is waited for", Nothing, ReadyResponse, readyz),
+    Operation("GET", "/v1/status", "The deployed models and the states of their replicas; wakes none", Nothing, StatusResponse, status),
 )

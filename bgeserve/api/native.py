@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from bgeserve.api.encoding import EncodingFormat, Matrix, Vector, json_bytes, matrix, vector
 from bgeserve.api.operation import Answer, Call, Operation
+from bgeserve.api.options import Examples, QueryInstruction, embedder_options
 from bgeserve.api.schema import (
     Body,
     CollectionName,
@@ -42,6 +43,10 @@ class EncodeBody(Body):
     outputs: list[Output] = Field(default=["dense"], min_length=1, max_length=3)
     input_type: InputType = "document"
     """Models with a query instruction put it before queries."""
+    instruction: QueryInstruction = None
+    """Put before each query instead of the model's own; an empty string: none."""
+    examples: Examples = None
+    """Put before each query of a model that learns from examples (bge-en-icl), instead of those in the service's settings."""
     truncate: bool = True
     """False: a text over the model's limit is refused instead of cut."""
     encoding_format: EncodingFormat = "float"
@@ -77,6 +82,7 @@ async def encode(call: Call, body: EncodeBody) -> Answer:
         as_list(body.input),
         outputs=tuple(dict.fromkeys(body.outputs)),
         input_type=body.input_type,
+        options=embedder_options(body.instruction, body.examples),
         truncate=body.truncate,
         lane=call.lane or "interactive",
         timeout_s=call.timeout_s,
@@ -138,6 +144,8 @@ class SearchBody(Body):
     min_score: Finite | None = None
     """Hits whose `score` is below are left out."""
     filter: JsonFilter | None = None
+    instruction: str | None = None
+    """Put before each query for the embedder, instead of the model's own; an empty string: none."""
     truncate: bool = True
 
 
@@ -182,6 +190,7 @@ async def search(call: Call, body: SearchBody) -> Answer:
             rerank_top=body.rerank_top,
             min_score=body.min_score,
             filter=body.filter,
+            instruction=body.instruction,
             truncate=body.truncate,
             lane=call.lane or "interactive",
             timeout_s=call.timeout_s,

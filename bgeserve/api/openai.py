@@ -113,6 +113,12 @@ class ModelResponse(TypedDict):
     dimensions: int | None
     fingerprint: str | None
     replicas: int
+    family: str
+    kind: str
+    options: list[str]
+    """Which options a request may state: fields of /v1/encode for an embedder, of /v1/rerank for a reranker."""
+    layers: tuple[int, int] | None
+    """First and last cutoff layer, of a reranker that can be cut."""
 
 
 class ModelsResponse(TypedDict):
@@ -122,6 +128,11 @@ class ModelsResponse(TypedDict):
 
 async def models(call: Call, body: Nothing) -> Answer:
     response: ModelsResponse = {"object": "list", "data": [_model(info) for info in await call.backend.models()]}
+    return Answer(lambda: response)
+
+
+async def retrieve_model(call: Call, body: Nothing) -> Answer:
+    response = _model(await call.backend.model_info(call.path["name"]))
     return Answer(lambda: response)
 
 
@@ -138,6 +149,10 @@ def _model(info: ModelInfo) -> ModelResponse:
         "dimensions": info.dimensions,
         "fingerprint": info.fingerprint,
         "replicas": info.replicas,
+        "family": info.family,
+        "kind": info.kind,
+        "options": list(info.options),
+        "layers": info.layers,
     }
 
 
@@ -146,4 +161,5 @@ OPERATIONS = (
         "POST", "/v1/embeddings", "Dense vectors in OpenAI's shape", EmbeddingsBody, EmbeddingsResponse, embeddings, {"texts": "input"}
     ),
     Operation("GET", "/v1/models", "The deployed models, in OpenAI's shape", Nothing, ModelsResponse, models),
+    Operation("GET", "/v1/models/{name}", "One deployed model", Nothing, ModelResponse, retrieve_model),
 )

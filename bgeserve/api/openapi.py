@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
 from bgeserve.api.auth import OPEN_PATHS
-from bgeserve.api.errors import ErrorBody
 from bgeserve.api.operation import Answer, Call, Operation
 from bgeserve.api.parsing import LANES, MAX_TIMEOUT_MS
 from bgeserve.api.schema import Body, Nothing
@@ -67,7 +66,10 @@ def _operation(operation: Operation[Any], schemas: dict[str, Any], *, key_needed
         "parameters": [*_path_parameters(operation.path), *_HEADERS],
         "responses": {
             "200": {"description": "Done", "content": _json_content(_reference(operation.response, "serialization", schemas))},
-            "default": {"description": "Refused or failed", "content": _json_content(_reference(ErrorBody, "serialization", schemas))},
+            "default": {
+                "description": "Refused or failed",
+                "content": _json_content(_reference(operation.errors.schema, "serialization", schemas)),
+            },
         },
     }
     if operation.method == "GET":

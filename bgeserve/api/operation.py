@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Generic, Literal, TypeVar
 
+from bgeserve.api.error_format import OPENAI, ErrorFormat
 from bgeserve.api.schema import Body
 from bgeserve.protocols import Backend
 from bgeserve.settings import IngressSettings
@@ -63,3 +64,5 @@ class Operation(Generic[B]):
     handler: Callable[[Call, B], Awaitable[Answer]]
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the backend's texts, passages and outputs are called in this dialect, for errors about them."""
+    errors: ErrorFormat = OPENAI
+    """The shape of what it answers when it does not answer."""

@@ -1,6 +1,7 @@
 """Jina's `/v1/rerank`. Schema and mapping together. https://jina.ai/reranker
 
-Ours on top: each result carries its raw score (the order among passages whose probabilities all round to 1), its tokens, and `truncated`.
+Ours on top: each result carries its raw score (the order among passages whose probabilities all round to 1), its tokens, `truncated`, and
+what its score is made of; and what a request may ask of its model (`options`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema
 from typing_extensions import TypedDict
 
 from bgeserve.api.operation import Answer, Call, Operation
-from bgeserve.api.schema import TEXT_SCHEMA, Body, Text, brief, check_items, check_text, cut_indices, limits_of, refuse, total
+from bgeserve.api.options import RerankerOptionsBody, reranker_options
+from bgeserve.api.schema import TEXT_SCHEMA, Text, brief, check_items, check_text, cut_indices, limits_of, refuse, total
 from bgeserve.types import Scores
 
 _PASSAGES_SCHEMA: dict[str, Any] = {
@@ -37,7 +39,7 @@ def _passage(sent: object, at: str) -> str:
     return check_text(sent, at)
 
 
-class RerankBody(Body):
+class RerankBody(RerankerOptionsBody):
     query: Text
     documents: Annotated[list[str], PlainValidator(_check_passages), WithJsonSchema(_PASSAGES_SCHEMA)]
     model: str | None = None
@@ -60,6 +62,8 @@ class RerankItem(TypedDict):
     raw_score: float
     tokens: int
     truncated: bool
+    parts: NotRequired[dict[str, float]]
+    """Raw scores that `raw_score` is one of (`layer_28`, of several cutoff layers) or is made of (`dense`, `sparse`, ...)."""
     document: NotRequired[RerankedText]
 
 
@@ -82,12 +86,13 @@ async def rerank(call: Call, body: RerankBody) -> Answer:
         model,
         body.query,
         body.documents,
+        options=reranker_options(body),
         truncate=body.truncate,
         lane=call.lane or "interactive",
         timeout_s=call.timeout_s,
     )
     size = sum(map(len, body.documents)) if body.return_documents else 0
-    return Answer(lambda: _response(scores, model, body), size + 120 * len(body.documents))
+    return Answer(lambda: _response(scores, model, body), size + (120 + 40 * len(scores.parts)) * len(body.documents))
 
 
 def _response(scores: Scores, model: str, body: RerankBody) -> RerankResponse:
@@ -108,6 +113,8 @@ def _item(scores: Scores, i: int, body: RerankBody) -> RerankItem:
         "tokens": int(scores.tokens[i]),
         "truncated": bool(scores.truncated[i]),
     }
+    if scores.parts:
+        item["parts"] = {name: float(raw[i]) for name, raw in scores.parts.items()}
     if body.return_documents:
         item["document"] = {"text": body.documents[i]}
     return item

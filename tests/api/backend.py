@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -21,20 +22,24 @@ from bgeserve.settings import SearchSettings
 from bgeserve.types import (
     Chunk,
     CollectionInfo,
+    EmbedderOptions,
     Embeddings,
     Hit,
     InputType,
     Lane,
     Leg,
     ModelInfo,
+    ModelStatus,
     Output,
     Query,
+    RerankerOptions,
     Scores,
     SparseVector,
 )
 
 DIMENSIONS = 32
 MAX_TOKENS = 16
+LAYERS = (8, 40)
 FINGERPRINT = "hashed-words@1/dense/32"
 
 
@@ -48,9 +53,11 @@ class Switch:
     cancelled: int = 0
     lanes: list[Lane] = field(default_factory=list)
     timeouts_s: list[float | None] = field(default_factory=list)
+    options: list[Any] = field(default_factory=list)
 
-    async def meet(self, lane: Lane, timeout_s: float | None) -> None:
+    async def meet(self, lane: Lane, timeout_s: float | None, options: Any) -> None:
         self.started += 1
+        self.options.append(options)
         self.lanes.append(lane)
         self.timeouts_s.append(timeout_s)
         try:
@@ -95,7 +102,13 @@ class HashingEmbedder:
 
     async def info(self) -> ModelInfo:
         outputs: tuple[Output, ...] = ("dense", "sparse", "multi_vector")
-        return ModelInfo("hashing", "embedder", "hashed-words", MAX_TOKENS, outputs, DIMENSIONS, FINGERPRINT, replicas=1)
+        return ModelInfo(
+            *("hashing", "embedder", "hashed-words", MAX_TOKENS, outputs, DIMENSIONS, FINGERPRINT),
+            replicas=1,
+            family="hash",
+            kind="mean",
+            options=("instruction",),
+        )
 
     async def encode(
         self,
@@ -103,11 +116,16 @@ class HashingEmbedder:
         *,
         outputs: Sequence[Output] = ("dense",),
         input_type: InputType = "document",
+        options: EmbedderOptions | None = None,
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
     ) -> Embeddings:
-        await self._switch.meet(lane, timeout_s)
+        await self._switch.meet(lane, timeout_s, options)
+        if options is not None and options.examples:
+            raise InvalidRequest("examples: hashing takes none; its options are: instruction", field="examples")
+        if options is not None and options.instruction:
+            texts = [f"{options.instruction} {text}" for text in texts]
         self.encoded.extend(texts)
         kept, truncated = cut(texts, truncate)
         return Embeddings(
@@ -121,22 +139,46 @@ class HashingEmbedder:
 
 
 class OverlapReranker:
-    """Score: the share of the query's words that the passage has."""
+    """Score: the share of the query's words that the passage has; of each cutoff layer that share times the layer."""
 
     def __init__(self, switch: Switch) -> None:
         self._switch = switch
 
     async def info(self) -> ModelInfo:
-        return ModelInfo("overlap", "reranker", "word-overlap", MAX_TOKENS, replicas=1)
+        return ModelInfo(
+            *("overlap", "reranker", "word-overlap", MAX_TOKENS),
+            replicas=1,
+            family="words",
+            kind="layerwise",
+            options=("instruction", "cutoff_layers"),
+            layers=LAYERS,
+        )
 
     async def rerank(
-        self, query: str, passages: Sequence[str], *, truncate: bool = True, lane: Lane = "interactive", timeout_s: float | None = None
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        options: RerankerOptions | None = None,
+        truncate: bool = True,
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
     ) -> Scores:
-        await self._switch.meet(lane, timeout_s)
+        await self._switch.meet(lane, timeout_s, options)
+        asked = options or RerankerOptions()
+        for name in ("prompt", "compress_layers", "compress_ratio", "weights"):
+            if getattr(asked, name) is not None:
+                raise InvalidRequest(f"{name}: overlap does not take it; its options are: instruction, cutoff_layers", field=name)
+        layers = tuple(asked.cutoff_layers or ())
+        if wrong := [layer for layer in layers if not LAYERS[0] <= layer <= LAYERS[1]]:
+            raise InvalidRequest(f"cutoff_layers must be from {LAYERS[0]} to {LAYERS[1]}, not {wrong[0]}", field="cutoff_layers")
         kept, truncated = cut(passages, truncate)
         wanted = set(words(query))
         share = np.array([len(wanted & set(words(passage))) / len(wanted) for passage in kept], np.float32)
-        return Scores(10 * share - 5, share, [len(words(query)) + len(words(passage)) for passage in kept], truncated)
+        parts = {f"layer_{layer}": share * layer for layer in layers} if len(layers) > 1 else {}
+        raw = share * layers[-1] if layers else 10 * share - 5
+        tokens = [len(words(query)) + len(words(passage)) for passage in kept]
+        return Scores(raw, share, tokens, truncated, parts)
 
 
 class DictRetriever:
@@ -227,6 +269,15 @@ def _score(leg: Leg, query: Query, chunk: Chunk, vector: np.ndarray) -> float:
     return float(query.dense @ vector)
 
 
+class StagedService(Service):
+    """Whose replicas are in the states that a test says, and else running."""
+
+    statuses: list[ModelStatus] | None = None
+
+    async def model_statuses(self) -> list[ModelStatus]:
+        return await super().model_statuses() if self.statuses is None else self.statuses
+
+
 class Stage:
     """The service and the switches of its models."""
 
@@ -236,7 +287,7 @@ class Stage:
         self.readiness: Readiness | BgeServeError = Readiness(ready=True)
         embedder, reranker = HashingEmbedder(self.embedding), OverlapReranker(self.reranking)
         searching = SearchService(embedder, DictRetriever(), {"overlap": reranker}, SearchSettings())
-        self.service = Service({"hashing": embedder}, {"overlap": reranker}, searching, self._readiness)
+        self.service = StagedService({"hashing": embedder}, {"overlap": reranker}, searching, self._readiness)
 
     async def _readiness(self) -> Readiness:
         if isinstance(self.readiness, BgeServeError):

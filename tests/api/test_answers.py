@@ -12,8 +12,8 @@ import pytest
 
 from bgeserve.errors import Unavailable
 from bgeserve.protocols import Readiness
-from bgeserve.types import Lane
-from tests.api.backend import DIMENSIONS, FINGERPRINT, MAX_TOKENS, Stage, dense_of, sparse_of
+from bgeserve.types import Lane, ModelStatus
+from tests.api.backend import DIMENSIONS, FINGERPRINT, LAYERS, MAX_TOKENS, Stage, dense_of, sparse_of
 
 DOCUMENTS = [
     {"id": "gzip", "text": "read and write compressed files", "metadata": {"module": "gzip", "lines": 300, "tags": ["files", "archive"]}},
@@ -211,7 +211,45 @@ async def test_models_in_openais_shape(http: httpx.AsyncClient) -> None:
         ("hashing", "model", "embedder"),
         ("overlap", "model", "reranker"),
     ]
-    assert answer["data"][0]["dimensions"] == DIMENSIONS
+    embedder, reranker = answer["data"]
+    assert embedder["dimensions"] == DIMENSIONS
+    assert (embedder["family"], embedder["kind"], embedder["options"], embedder["layers"]) == ("hash", "mean", ["instruction"], None)
+    assert (reranker["kind"], reranker["options"], reranker["layers"]) == ("layerwise", ["instruction", "cutoff_layers"], list(LAYERS))
+    assert await ask(http, "GET", "/v1/models/overlap") == reranker
+
+
+async def test_a_model_that_is_not_served_is_not_found(http: httpx.AsyncClient) -> None:
+    response = await http.get("/v1/models/bge")
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
+    assert "'bge' is not served here; the models are ['hashing', 'overlap']" in response.json()["error"]["message"]
+
+
+async def test_the_status_of_each_model_asks_none_of_them(http: httpx.AsyncClient, stage: Stage) -> None:
+    stage.service.statuses = [
+        ModelStatus("hashing", "embedder", "hashed-words", available=False, replicas={"STARTING": 2}, protocol="retriever"),
+        ModelStatus("overlap", "reranker", "word-overlap", available=True, replicas={}, protocol="reranker"),
+    ]
+    answer = await ask(http, "GET", "/v1/status")
+    assert answer == {
+        "models": [
+            {
+                "name": "hashing",
+                "role": "embedder",
+                "model": "hashed-words",
+                "available": False,
+                "replicas": {"STARTING": 2},
+                "protocol": "retriever",
+            },
+            {
+                "name": "overlap",
+                "role": "reranker",
+                "model": "word-overlap",
+                "available": True,
+                "replicas": {},
+                "protocol": "reranker",
+            },
+        ]
+    }
 
 
 async def test_health_and_readiness(http: httpx.AsyncClient, stage: Stage) -> None:
@@ -254,6 +292,11 @@ async def test_every_operation_is_described(http: httpx.AsyncClient) -> None:
         ("post", "/v1/embeddings"),
         ("post", "/v1/rerank"),
         ("get", "/v1/models"),
+        ("get", "/v1/models/{name}"),
+        ("get", "/v1/status"),
+        ("post", "/inference"),
+        ("post", "/info"),
+        ("post", "/support_methods"),
         ("put", "/v1/collections/{collection}/documents"),
         ("get", "/v1/collections/{collection}/documents"),
         ("delete", "/v1/collections/{collection}/documents"),

@@ -27,6 +27,8 @@ from tests.api.backend import Stage
 
 DOCUMENTS = "/v1/collections/default/documents"
 ID = {"id": "a", "text": "b"}
+QUERY = {"input": "a", "input_type": "query"}
+PAIR = {"query": "a", "documents": ["b"]}
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
@@ -73,6 +75,18 @@ BODIES: list[tuple[str, str, Any, str, list[str]]] = [
     ("POST", "/v1/encode", {"input": "a", "truncate": 1}, "truncate", ["boolean", "not 1"]),
     ("POST", "/v1/encode", {"input": "a", "encoding_format": "int8"}, "encoding_format", ["'float' or 'base64'", "'int8'"]),
     ("POST", "/v1/encode", {"input": "word " * 17, "truncate": False}, "input", ["16 tokens", "input[0]"]),
+    # what is asked of an embedder
+    ("POST", "/v1/encode", {"input": "a", "instruction": "i"}, "instruction", ["for queries", 'input_type "query"', '"document"']),
+    ("POST", "/v1/encode", {"input": "a", "input_type": "document", "instruction": ""}, "instruction", ["for queries"]),
+    ("POST", "/v1/encode", {"input": "a", "examples": []}, "examples", ["for queries", '"document"']),
+    ("POST", "/v1/encode", {**QUERY, "instruction": 5}, "instruction", ["string", "not 5"]),
+    ("POST", "/v1/encode", {**QUERY, "examples": {}}, "examples", ["list", "not {}"]),
+    ("POST", "/v1/encode", {**QUERY, "examples": [{"query": "a", "response": "b"}] * 33}, "examples", ["at most 32", "not 33"]),
+    ("POST", "/v1/encode", {**QUERY, "examples": ["a"]}, "examples[0]", ["object", "not 'a'"]),
+    ("POST", "/v1/encode", {**QUERY, "examples": [{"query": "a"}]}, "examples[0].response", ["required", "query"]),
+    ("POST", "/v1/encode", {**QUERY, "examples": [{"query": " ", "response": "b"}]}, "examples[0].query", ["white space"]),
+    ("POST", "/v1/encode", {**QUERY, "examples": [{"query": "a", "answer": "b"}]}, "examples[0].answer", ["query, response, instruction"]),
+    ("POST", "/v1/encode", {**QUERY, "examples": [{"query": "a", "response": "b"}]}, "examples", ["hashing takes none"]),
     # OpenAI's shape
     ("POST", "/v1/embeddings", {"input": [1, 2, 3]}, "input", ["token ids", "[1, 2, 3]"]),
     ("POST", "/v1/embeddings", {"input": [[1, 2], [3]]}, "input", ["token ids", "[[1, 2], [3]]"]),
@@ -90,7 +104,27 @@ BODIES: list[tuple[str, str, Any, str, list[str]]] = [
     ("POST", "/v1/rerank", {"query": ["a"], "documents": ["b"]}, "query", ["string", "['a']"]),
     ("POST", "/v1/rerank", {"query": "", "documents": ["b"]}, "query", ["white space"]),
     ("POST", "/v1/rerank", {"query": "a", "documents": ["b"], "top_n": 0}, "top_n", ["greater than or equal to 1", "not 0"]),
+    # what is asked of a reranker
+    ("POST", "/v1/rerank", {**PAIR, "instruction": ["i"]}, "instruction", ["string", "['i']"]),
+    ("POST", "/v1/rerank", {**PAIR, "prompt": 5}, "prompt", ["string", "not 5"]),
+    ("POST", "/v1/rerank", {**PAIR, "cutoff_layers": []}, "cutoff_layers", ["list of 1 to 256", "not []"]),
+    ("POST", "/v1/rerank", {**PAIR, "cutoff_layers": [8] * 257}, "cutoff_layers", ["list of 1 to 256"]),
+    ("POST", "/v1/rerank", {**PAIR, "cutoff_layers": True}, "cutoff_layers", ["number of a layer", "not True"]),
+    ("POST", "/v1/rerank", {**PAIR, "cutoff_layers": "8"}, "cutoff_layers", ["number of a layer", "not '8'"]),
+    ("POST", "/v1/rerank", {**PAIR, "cutoff_layers": [8, 16.5]}, "cutoff_layers", ["number of a layer", "[8, 16.5]"]),
+    ("POST", "/v1/rerank", {**PAIR, "cutoff_layers": 41}, "cutoff_layers", ["from 8 to 40", "not 41"]),
+    ("POST", "/v1/rerank", {**PAIR, "compress_layers": 8}, "compress_layers", ["list", "not 8"]),
+    ("POST", "/v1/rerank", {**PAIR, "compress_layers": [8, "b"]}, "compress_layers[1]", ["integer", "not 'b'"]),
+    ("POST", "/v1/rerank", {**PAIR, "compress_ratio": 0}, "compress_ratio", ["greater than or equal to 1", "not 0"]),
+    ("POST", "/v1/rerank", {**PAIR, "compress_ratio": 2}, "compress_ratio", ["overlap does not take it"]),
+    ("POST", "/v1/rerank", {**PAIR, "weights": [1]}, "weights", ["object", "[1]"]),
+    ("POST", "/v1/rerank", {**PAIR, "weights": {"full_text": 1}}, "weights.full_text", ["dense, sparse, multi_vector"]),
+    ("POST", "/v1/rerank", {**PAIR, "weights": {"dense": -1}}, "weights.dense", ["greater than or equal to 0", "not -1"]),
+    ("POST", "/v1/rerank", {**PAIR, "weights": {}}, "weights", ["at least one of dense, sparse, multi_vector above 0", "{}"]),
+    ("POST", "/v1/rerank", {**PAIR, "weights": {"dense": 0.0}}, "weights", ["above 0", "{'dense': 0.0}"]),
     # search
+    ("POST", "/v1/search", {"query": "a", "instruction": 5}, "instruction", ["string", "not 5"]),
+    ("POST", "/v1/search", {"query": "a", "rerank_options": {}}, "rerank_options", ["not a field"]),
     ("POST", "/v1/search", {"query": []}, "query", ["1 to 50", "not 0"]),
     ("POST", "/v1/search", {"query": ["a", ""]}, "query[1]", ["white space"]),
     ("POST", "/v1/search", {"query": "a", "top_k": 0}, "top_k", ["greater than or equal to 1", "not 0"]),
@@ -342,9 +376,15 @@ JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4), max_leaves=12
 )
 FIELDS = {
-    "/v1/encode": ["input", "model", "outputs", "input_type", "truncate", "encoding_format"],
+    "/v1/encode": ["input", "model", "outputs", "input_type", "truncate", "encoding_format", "instruction", "examples"],
     "/v1/embeddings": ["input", "model", "encoding_format", "dimensions", "user", "input_type"],
-    "/v1/rerank": ["query", "documents", "model", "top_n", "return_documents", "truncate"],
+    "/v1/rerank": [
+        *("query", "documents", "model", "top_n", "return_documents", "truncate"),
+        *("instruction", "prompt", "cutoff_layers", "compress_layers", "compress_ratio", "weights"),
+    ],
+    "/inference": ["model", "sentences", "sentence_pairs", "options"],
+    "/info": ["model"],
+    "/support_methods": ["model"],
     "/v1/search": [
         "query",
         "collection",
@@ -356,6 +396,7 @@ FIELDS = {
         "rerank_top",
         "min_score",
         "filter",
+        "instruction",
         "truncate",
     ],
     DOCUMENTS: ["documents", "truncate"],
@@ -369,6 +410,14 @@ PLAUSIBLE = st.sampled_from(
         "overlap",
         1,
         True,
+        8,
+        [8, 40],
+        "query",
+        {"dense": 1},
+        {"normalize": True},
+        {"return_sparse": True, "return_colbert_vecs": True},
+        [["a", "b"]],
+        [{"query": "a", "response": "b"}],
         ["dense"],
         "base64",
         "hybrid",
@@ -393,7 +442,10 @@ async def test_any_json_gets_an_answer_or_a_reason(request: tuple[str, Any], htt
     response = await http.request("PUT" if path == DOCUMENTS else "POST", path, content=orjson.dumps(body))
     assert response.status_code in (200, 400, 404)
     if response.status_code != 200:
-        error_of(response)
+        if path.startswith("/v1/"):
+            error_of(response)
+        else:
+            assert response.json().keys() == {"state", "msg"}
 
 
 @given(content=st.binary(max_size=64))
