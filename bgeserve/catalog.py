@@ -85,14 +85,14 @@ EMBEDDERS: tuple[EmbedderRow, ...] = (
     EmbedderRow("BAAI/bge-m3", "xlm-roberta", "cls", 1024, 8192, 568, "multilingual", "MIT", outputs=("dense", "sparse", "multi_vector")),
     EmbedderRow("BAAI/bge-m3-unsupervised", "xlm-roberta", "cls", 1024, 8192, 568, "multilingual", "MIT"),
     *(
-        EmbedderRow(f"BAAI/bge-{size}-en{version}", "bert", "cls", dimensions, 512, parameters, "en", "MIT", query_instruction=_FOR_PASSAGES_EN)
+        EmbedderRow(f"BAAI/bge-{size}-en{version}", "bert", "cls", width, 512, parameters, "en", "MIT", query_instruction=_FOR_PASSAGES_EN)
         for version in ("", "-v1.5")
-        for size, dimensions, parameters in _SIZES
+        for size, width, parameters in _SIZES
     ),
     *(
-        EmbedderRow(f"BAAI/bge-{size}-zh{version}", "bert", "cls", dimensions, 512, parameters, "zh", "MIT", query_instruction=_FOR_PASSAGES_ZH)
+        EmbedderRow(f"BAAI/bge-{size}-zh{version}", "bert", "cls", width, 512, parameters, "zh", "MIT", query_instruction=_FOR_PASSAGES_ZH)
         for version in ("", "-v1.5")
-        for size, dimensions, parameters in _SIZES_ZH
+        for size, width, parameters in _SIZES_ZH
     ),
     # Its card has an instruction for each of six tasks; this pair is the one for question answering.
     EmbedderRow(
@@ -141,14 +141,16 @@ EMBEDDERS: tuple[EmbedderRow, ...] = (
         for version in ("", "-v2")
         for size, dimensions, parameters in _SIZES
     ),
+    EmbedderRow(
+        "intfloat/multilingual-e5-small", "bert", "mean", 384, 512, 118, "multilingual", "MIT",
+        query_instruction="query: ", document_instruction="passage: ",
+    ),
     *(
         EmbedderRow(
-            f"intfloat/multilingual-e5-{size}", family, "mean", dimensions, 512, parameters, "multilingual", "MIT",
+            f"intfloat/multilingual-e5-{size}", "xlm-roberta", "mean", dimensions, 512, parameters, "multilingual", "MIT",
             query_instruction="query: ", document_instruction="passage: ",
         )
-        for size, family, dimensions, parameters in (
-            ("small", "bert", 384, 118), ("base", "xlm-roberta", 768, 278), ("large", "xlm-roberta", 1024, 560),
-        )
+        for size, dimensions, parameters in (("base", 768, 278), ("large", 1024, 560))
     ),
     EmbedderRow(
         "intfloat/multilingual-e5-large-instruct", "xlm-roberta", "mean", 1024, 512, 560, "multilingual", "MIT",
@@ -175,7 +177,9 @@ RERANKERS: tuple[RerankerRow, ...] = (
     RerankerRow(
         "BAAI/bge-reranker-v2.5-gemma2-lightweight", "cost_wise_gemma", "lightweight", 1024, 9242, "multilingual", "Gemma", "gemma-2-9b"
     ),
-    RerankerRow("maidalun1020/bce-reranker-base_v1", "xlm-roberta", "cross_encoder", 512, 278, "en, zh, ja, ko", "Apache-2.0", "xlm-roberta-base"),
+    RerankerRow(
+        "maidalun1020/bce-reranker-base_v1", "xlm-roberta", "cross_encoder", 512, 278, "en, zh, ja, ko", "Apache-2.0", "xlm-roberta-base"
+    ),
 )  # fmt: skip
 
 

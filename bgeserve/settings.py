@@ -79,6 +79,8 @@ class ModelSettings(Strict):
 
     @property
     def resolved_workers(self) -> int:
+        if self.engine == "flagembedding":
+            return 1  # it is not made for several threads
         if self.workers is not None:
             return self.workers
         return 2 if self.resolved_device == "cuda" else max(1, min(4, int(self.cpus)))
@@ -113,8 +115,8 @@ class RerankerSettings(ModelSettings):
     scoring: Literal["own", "late_interaction", "hybrid"] = "own"
     """own: as the checkpoint was trained to. The others compare an embedder's vectors, when no reranker is at hand: late_interaction its
     token vectors (MaxSim), hybrid the weighted dense, sparse and multi-vector scores of BGE-M3."""
-    weights: dict[Output, NonNegativeFloat] = Field(default_factory=lambda: {"dense": 1.0, "sparse": 1.0, "multi_vector": 1.0})
-    """Of `scoring: hybrid`."""
+    weights: dict[Output, NonNegativeFloat] | None = None
+    """Of `scoring: hybrid`. None: all equal."""
     instruction: str | None = None
     prompt: str | None = None
     cutoff_layers: Annotated[tuple[int, ...], Field(min_length=1)] | None = None

@@ -51,7 +51,7 @@ class Rule:
     @staticmethod
     def of(module: nn.Module, attention_mask: Tensor | None, keywords: dict[str, Any]) -> Rule:
         """Takes what it implements out of the keywords. Raises CheckpointError on what is left."""
-        asked = {**keywords, "attention_mask": attention_mask}
+        asked: dict[str, Any] = {**keywords, "attention_mask": attention_mask}
         stated = asked.pop("is_causal", None)
         rule = Rule(
             scaling=asked.pop("scaling", None),
@@ -72,7 +72,7 @@ class Rule:
 
 
 def _is_off(value: object) -> bool:
-    return value is None or value is False or (isinstance(value, float) and value == 0)
+    return value is None or value is False or (isinstance(value, float) and value == 0.0)
 
 
 def attend_runs(
@@ -95,8 +95,9 @@ def attend_runs(
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     for start, count, length in boundaries.runs:
         rows = slice(start, start + count * length)
-        run = tuple(x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (q, k, v))
-        attended = _attend_in_blocks(*run, rule) if rule.binds(length) else _attend_fused(*run, rule)
+        q_run, k_run, v_run = (x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (q, k, v))
+        attend = _attend_in_blocks if rule.binds(length) else _attend_fused
+        attended = attend(q_run, k_run, v_run, rule)
         out[rows].unflatten(0, (count, length)).copy_(attended.transpose(1, 2))
     return out.unsqueeze(0), None
 

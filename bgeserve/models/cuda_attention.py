@@ -34,8 +34,18 @@ def attend_varlen(
     q, k, v = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
     cu, longest = boundaries.cu_seqlens, boundaries.max_length
     left = -1 if rule.window is None else rule.window - 1
-    grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
-    attended = varlen_attn(q, k, v, cu, cu, longest, longest, scale=rule.scaling, window_size=(left, 0 if rule.causal else -1), **grouped)
+    attended = varlen_attn(
+        q,
+        k,
+        v,
+        cu,
+        cu,
+        longest,
+        longest,
+        scale=rule.scaling,
+        window_size=(left, 0 if rule.causal else -1),
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
     assert isinstance(attended, Tensor)
     return attended.unsqueeze(0), None
 

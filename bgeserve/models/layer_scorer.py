@@ -62,15 +62,14 @@ def scorer_class(folder: Path, config: Mapping[str, Any]) -> tuple[type[Any], Pr
 
 
 def _granite_config(config: Mapping[str, Any]) -> GraniteConfig:
+    heads: dict[str, Any] = {"start_layer": config.get("start_layer", 8), "layer_sep": 1, "head_multi": config.get("head_multi", True)}
     return GraniteConfig(
         **{name: config[name] for name in _SAME_IN_GRANITE if name in config},
+        **heads,
         rope_parameters={"rope_type": "default", "rope_theta": config.get("rope_theta", 10_000.0)},
         embedding_multiplier=config.get("scale_emb", 1),
         residual_multiplier=config.get("scale_depth", 1) / config["num_hidden_layers"] ** 0.5,
         attention_multiplier=(config["hidden_size"] // config["num_attention_heads"]) ** -0.5,
-        start_layer=config.get("start_layer", 8),
-        layer_sep=1,
-        head_multi=config.get("head_multi", True),
     )
 
 

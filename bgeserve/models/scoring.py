@@ -77,26 +77,22 @@ class OptionRules:
     def __init__(self, info: RerankerInfo, settings: RerankerSettings) -> None:
         """Raises SettingsError when the settings state an option that the model does not take."""
         self._info = info
-        stated = {one.name: getattr(settings, one.name, None) for one in fields(RerankerOptions) if one.name != "weights"}
-        weights = settings.weights if "weights" in info.options else None
+        self._defaults = RerankerOptions(**{one.name: getattr(settings, one.name) for one in fields(RerankerOptions)})
         try:
-            self._defaults = self._checked(RerankerOptions(**stated, weights=weights))
+            self._check_all(self._defaults)
         except InvalidRequest as error:
             raise SettingsError(f"{settings.model}: {error.message}", field=error.field) from None
 
     def resolve(self, asked: RerankerOptions | None) -> RerankerOptions:
         """Raises InvalidRequest."""
-        if asked is None:
-            return self._defaults
-        stated = {one.name: getattr(asked, one.name) for one in fields(asked) if getattr(asked, one.name) is not None}
-        return replace(self._defaults, **stated) if stated and self._checked(asked) else self._defaults
+        return self._defaults if asked is None else replace(self._defaults, **self._check_all(asked))
 
-    def _checked(self, options: RerankerOptions) -> RerankerOptions:
-        for one in fields(options):
-            value = getattr(options, one.name)
-            if value is not None:
-                self._check(one.name, value)
-        return options
+    def _check_all(self, options: RerankerOptions) -> dict[str, Any]:
+        """Those that are stated."""
+        stated = {one.name: getattr(options, one.name) for one in fields(options) if getattr(options, one.name) is not None}
+        for name, value in stated.items():
+            self._check(name, value)
+        return stated
 
     def _check(self, name: str, value: Any) -> None:
         info = self._info
@@ -109,7 +105,7 @@ class OptionRules:
         if name == "compress_layers" and (wrong := [layer for layer in value if not 0 < layer < info.cutoffs[-1]]):
             last = info.cutoffs[-1] - 1
             raise InvalidRequest(f"compress_layers has {wrong}; {info.model} can compress before layers 1 to {last}", field=name)
-        if name == "compress_ratio" and value not in COMPRESS_RATIOS:
+        if name == "compress_ratio" and not any(value == ratio for ratio in COMPRESS_RATIOS):
             raise InvalidRequest(f"compress_ratio must be one of {COMPRESS_RATIOS} (1: off), not {value!r}", field=name)
         if name == "weights" and not sum(value.values()) > 0:
             raise InvalidRequest(f"weights must have at least one above 0, not {dict(value)!r}", field=name)

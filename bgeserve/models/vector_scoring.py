@@ -20,6 +20,8 @@ from bgeserve.models.tokenizing import TokenSequence
 from bgeserve.settings import RerankerSettings
 from bgeserve.types import OUTPUTS, Output, RerankerOptions, SparseVector
 
+EQUAL_WEIGHTS: Mapping[Output, float] = dict.fromkeys(OUTPUTS, 1.0)
+
 
 @dataclass(frozen=True, slots=True)
 class TwoTexts:
@@ -28,7 +30,7 @@ class TwoTexts:
     query: TokenSequence
     passage: TokenSequence
     weights: Mapping[Output, float]
-    """Of a hybrid score; empty for late interaction."""
+    """Of a hybrid score."""
 
     @property
     def truncated(self) -> bool:
@@ -50,7 +52,8 @@ class _VectorScorer:
         """The query stands without its instruction, whose tokens would vote in MaxSim."""
         (query_tokens,) = self.tokenizer.encode([query], truncate=truncate, field="query")
         passage_tokens = self.tokenizer.encode(passages, truncate=truncate, field="passages")
-        return [TwoTexts(query_tokens, passage, options.weights or {}) for passage in passage_tokens]
+        weights = EQUAL_WEIGHTS if options.weights is None else options.weights
+        return [TwoTexts(query_tokens, passage, weights) for passage in passage_tokens]
 
     def normalize(self, score: float) -> float:
         """From the cosine's [-1, 1] to [0, 1], linearly."""
