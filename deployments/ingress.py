@@ -15,9 +15,10 @@ from ray import serve
 from starlette.applications import Starlette
 
 from bgeserve.api.app import create_app
+from bgeserve.api.model_server import ModelServer
 from bgeserve.filters import Filter
 from bgeserve.protocols import Readiness, SearchRequest
-from bgeserve.service import SearchService, Service
+from bgeserve.service import PROTOCOLS, SearchService, Service
 from bgeserve.settings import IngressSettings, ModelSettings, SearchSettings
 from bgeserve.splitting import max_call_bytes
 from bgeserve.types import (
@@ -31,13 +32,14 @@ from bgeserve.types import (
     ModelStatus,
     Output,
     RerankerOptions,
+    Role,
     Scores,
     SearchAnswer,
     WriteResult,
 )
 from deployments.handles import RemoteEmbedder, RemoteReranker, RemoteRetriever
 from deployments.replica import prepare_replica
-from deployments.states import DeploymentStates
+from deployments.states import RUNNING, DeploymentStates
 
 API_KEY_VARIABLE = "BGE_SERVE_API_KEY"
 
@@ -70,6 +72,7 @@ class _Ingress:
         prepare_replica()
         self._settings = settings
         self._service = _RemoteService(embedders, rerankers, index)
+        self._model_server = ModelServer(self._service, settings)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return create_app(self._service, self._settings, api_key=os.environ.get(API_KEY_VARIABLE) or None)
@@ -126,8 +129,21 @@ class _Ingress:
     async def models(self) -> list[ModelInfo]:
         return await self._service.models()
 
+    async def model_statuses(self) -> list[ModelStatus]:
+        return await self._service.model_statuses()
+
     async def readiness(self) -> Readiness:
         return await self._service.readiness()
+
+    async def inference(self, request: dict[str, Any], *, lane: Lane = "interactive", timeout_s: float | None = None) -> dict[str, Any]:
+        """As `POST /inference`, and so on for the next two: `{"state": "ok" | "error", "msg": ...}`."""
+        return await self._model_server.inference(request, lane=lane, timeout_s=timeout_s)
+
+    async def info(self, request: dict[str, Any]) -> dict[str, Any]:
+        return await self._model_server.info(request)
+
+    async def support_methods(self, request: dict[str, Any]) -> dict[str, Any]:
+        return await self._model_server.support_methods(request)
 
 
 Ingress = serve.deployment()(serve.ingress()(_Ingress))
@@ -138,7 +154,8 @@ class _RemoteService(Service):
 
     def __init__(self, embedders: Mapping[str, Model], rerankers: Mapping[str, Model], index: Index | None) -> None:
         self._states = DeploymentStates(serve.get_replica_context().app_name)
-        self._deployments = {name: model.handle.deployment_name for name, model in (*embedders.items(), *rerankers.items())}
+        self._models = {**embedders, **rerankers}
+        self._roles: Mapping[Role, Sequence[str]] = {"embedder": list(embedders), "reranker": list(rerankers)}
         remote_embedders = {name: RemoteEmbedder(model.handle, _call_bytes(model)) for name, model in embedders.items()}
         remote_rerankers = {name: RemoteReranker(model.handle, _call_bytes(model)) for name, model in rerankers.items()}
         searching = None
@@ -147,8 +164,18 @@ class _RemoteService(Service):
             searching = SearchService(remote_embedders[index.embedder], retriever, remote_rerankers, index.settings)
         super().__init__(remote_embedders, remote_rerankers, searching, self._states.readiness)
 
-    async def models(self) -> list[ModelInfo]:
-        return [replace(info, replicas=await self._states.replicas(self._deployments[info.name])) for info in await super().models()]
+    async def model_info(self, name: str) -> ModelInfo:
+        info = await super().model_info(name)
+        state = await self._states.of(self._models[name].handle.deployment_name)
+        return replace(info, replicas=state.replicas.get(RUNNING, 0))
+
+    async def model_statuses(self) -> list[ModelStatus]:
+        return [await self._status(name, role) for role, names in self._roles.items() for name in names]
+
+    async def _status(self, name: str, role: Role) -> ModelStatus:
+        model = self._models[name]
+        state = await self._states.of(model.handle.deployment_name)
+        return ModelStatus(name, role, model.settings.model, state.available, state.replicas, PROTOCOLS[role])
 
 
 def _call_bytes(model: Model) -> int:

@@ -68,6 +68,18 @@ async def test_models_lists_every_role() -> None:
     assert [(model.name, model.role) for model in await service(["e"], ["r"]).models()] == [("e", "embedder"), ("r", "reranker")]
 
 
+async def test_what_one_model_is_asks_no_other() -> None:
+    served = service(["e"], ["r"])
+    assert ((await served.model_info("e")).role, (await served.model_info("r")).role) == ("embedder", "reranker")
+    with pytest.raises(UnknownModel, match=r"'x' is not served here; the models are \['e', 'r'\]"):
+        await served.model_info("x")
+
+
+async def test_in_one_process_every_model_is_available() -> None:
+    statuses = await service(["e"], ["r"]).model_statuses()
+    assert [(status.name, status.available, status.protocol) for status in statuses] == [("e", True, "retriever"), ("r", True, "reranker")]
+
+
 async def test_a_service_without_an_index_says_so() -> None:
     served = service(["e"], ["r"])
     for call in (

@@ -39,6 +39,9 @@ def test_a_chosen_encoding(client: openai.OpenAI, encoding_format: Literal["floa
 
 def test_models(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["hashing", "overlap"]
+    assert client.models.retrieve("overlap").id == "overlap"
+    with pytest.raises(openai.NotFoundError, match="'bge' is not served here"):
+        client.models.retrieve("bge")
 
 
 def test_errors_arrive_as_the_clients_own(client: openai.OpenAI) -> None:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Generator, Sequence
 from typing import Any
 
+from bgeserve.errors import BgeServeError
+
 
 class FakeResponse:
     def __init__(self, outcome: object) -> None:
@@ -59,4 +61,39 @@ class FakeMethod:
         self._name = name
 
     def remote(self, *args: Any, **kwargs: Any) -> FakeResponse:
+        return self._handle.call(self._name, args, kwargs)
+
+
+class PieceHandle:
+    """A handle to a piece of this process; `calls` says what was asked of it."""
+
+    def __init__(self, deployment_name: str, piece: object) -> None:
+        self.deployment_name = deployment_name
+        self.calls: list[str] = []
+        self._piece = piece
+
+    def options(self, **_: Any) -> PieceHandle:
+        return self
+
+    def __getattr__(self, method: str) -> PieceMethod:
+        return PieceMethod(self, method)
+
+    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> asyncio.Task[Any]:
+        self.calls.append(f"{self.deployment_name}.{method}")
+        return asyncio.ensure_future(self._answered(method, args, kwargs))
+
+    async def _answered(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """What a piece refuses is an answer between two processes, as `deployments.replica` has it."""
+        try:
+            return await getattr(self._piece, method)(*args, **kwargs)
+        except BgeServeError as error:
+            return error
+
+
+class PieceMethod:
+    def __init__(self, handle: PieceHandle, name: str) -> None:
+        self._handle = handle
+        self._name = name
+
+    def remote(self, *args: Any, **kwargs: Any) -> asyncio.Task[Any]:
         return self._handle.call(self._name, args, kwargs)
