@@ -6,7 +6,7 @@ Every call of the API may be repeated safely, so failures that may pass are retr
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from random import uniform
 from time import monotonic
@@ -16,6 +16,8 @@ import httpx
 
 from bgeserve import errors, wire
 from bgeserve.errors import BgeServeError, DeadlineExceeded, RequestError, ServiceError, Unavailable
+from bgeserve.protocols import Readiness
+from bgeserve.types import ModelStatus
 
 T = TypeVar("T")
 
@@ -82,24 +84,49 @@ def attempts(request: wire.Request[T], policy: Policy) -> Steps[T]:
         yield wait_s
 
 
-def polls(timeout_s: float) -> Steps[None]:
+def polls(timeout_s: float) -> Steps[Readiness]:
     """Until the service is ready. Raises Unavailable, saying what it still waits for."""
-    request = wire.ready()
+
+    def waits(readiness: Readiness) -> str | None:
+        return None if readiness.ready else f"it waits for {', '.join(readiness.waiting_for)}"
+
+    return _until(wire.ready(), waits, "the service is not ready", timeout_s)
+
+
+def polls_model(name: str, timeout_s: float) -> Steps[ModelStatus]:
+    """Until the model is available. Raises UnknownModel at once; Unavailable, saying what it still waits for."""
+
+    def status_of(statuses: Sequence[ModelStatus]) -> ModelStatus:
+        named = {status.name: status for status in statuses}
+        if name not in named:
+            raise errors.UnknownModel(f"model {name!r} is not served here; the models are {sorted(named)}", field="model")
+        return named[name]
+
+    def waits(statuses: Sequence[ModelStatus]) -> str | None:
+        status = status_of(statuses)
+        counts = ", ".join(f"{count} {state}" for state, count in status.replicas.items())
+        return None if status.available else f"its replicas are {counts or 'not there yet'}"
+
+    return status_of((yield from _until(wire.statuses(), waits, f"model {name!r} is not available", timeout_s)))
+
+
+def _until(request: wire.Request[T], waits: Callable[[T], str | None], problem: str, timeout_s: float) -> Steps[T]:
+    """Asks until there is an answer that waits for nothing, which `waits` puts into words otherwise."""
     started = monotonic()
     while True:
         outcome = yield Send(request, None, max(started + timeout_s - monotonic(), POLL_S))
         if isinstance(outcome, httpx.Response) and outcome.status_code in request.accepted:
-            readiness = _answer(request, outcome)
-            if readiness.ready:
-                return
-            problem = f"it waits for {', '.join(readiness.waiting_for)}"
+            answer = _answer(request, outcome)
+            reason = waits(answer)
+            if reason is None:
+                return answer
         else:
             error = _error(outcome, timeout_s)
             if isinstance(error, RequestError):
                 raise error
-            problem = error.message
+            reason = error.message
         if monotonic() + POLL_S >= started + timeout_s:
-            raise Unavailable(f"the service is not ready after {timeout_s:g} s: {problem}")
+            raise Unavailable(f"{problem} after {timeout_s:g} s: {reason}")
         yield POLL_S
 
 

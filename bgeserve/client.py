@@ -1,23 +1,33 @@
-"""The Python client, sync and async: `Client("http://127.0.0.1:8000").search("how do I parse command line arguments")`.
+"""The Python client: `Client("http://127.0.0.1:8000").search("how do I parse command line arguments")`; to be awaited: `async_client`.
 
 What is asked and answered is in `wire`, when something is sent again in `attempts`; the two clients only send and sleep, each in its way.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
 from bgeserve import wire
-from bgeserve.attempts import Outcome, Policy, Send, Steps, attempts, polls
+from bgeserve.attempts import Outcome, Policy, Send, Steps, attempts, polls, polls_model
 from bgeserve.errors import InvalidRequest
 from bgeserve.protocols import Readiness
-from bgeserve.types import CollectionInfo, Document, Embeddings, Float32Array, Hit, ModelInfo, Scores, SearchAnswer, WriteResult
+from bgeserve.types import (
+    CollectionInfo,
+    Document,
+    Embeddings,
+    Float32Array,
+    Hit,
+    ModelInfo,
+    ModelStatus,
+    Scores,
+    SearchAnswer,
+    WriteResult,
+)
 
 T = TypeVar("T")
 
@@ -33,7 +43,7 @@ class Client:
 
     def __init__(self, url: str | None = None, *, api_key: str | None = None, timeout_s: float = 30, retry: bool = True) -> None:
         self._policy = Policy(timeout_s, retry)
-        self._http = httpx.Client(base_url=_base_url(url), headers=_headers(api_key))
+        self._http = httpx.Client(base_url=base_url(url), headers=headers(api_key))
 
     def encode(self, texts: str | Sequence[str], **options: Unpack[wire.EncodeOptions]) -> Embeddings:
         """Any of the dense, sparse and multi-vector outputs of each text, in order."""
@@ -104,12 +114,20 @@ class Client:
     def models(self) -> list[ModelInfo]:
         return self._call(wire.models())
 
+    def statuses(self) -> list[ModelStatus]:
+        """Which models can answer, and their replicas by state; asks and wakes none of them."""
+        return self._call(wire.statuses())
+
     def ready(self) -> Readiness:
         return self._call(wire.ready())
 
     def wait_until_ready(self, timeout_s: float = 60) -> None:
         """Raises Unavailable, saying what is still waited for."""
         self._run(polls(timeout_s))
+
+    def wait_for_model(self, name: str, timeout_s: float = 60) -> ModelStatus:
+        """Until a replica of it runs, or none does on purpose. Raises UnknownModel at once, Unavailable saying what it still waits for."""
+        return self._run(polls_model(name, timeout_s))
 
     def close(self) -> None:
         self._http.close()
@@ -139,116 +157,13 @@ class Client:
             return error
 
 
-class AsyncClient:
-    """`Client`, to be awaited: the same arguments, answers and errors."""
-
-    def __init__(self, url: str | None = None, *, api_key: str | None = None, timeout_s: float = 30, retry: bool = True) -> None:
-        self._policy = Policy(timeout_s, retry)
-        self._http = httpx.AsyncClient(base_url=_base_url(url), headers=_headers(api_key))
-
-    async def encode(self, texts: str | Sequence[str], **options: Unpack[wire.EncodeOptions]) -> Embeddings:
-        return await self._call(wire.encode(texts, options))
-
-    async def embed(self, texts: str | Sequence[str], **options: Unpack[wire.EmbedOptions]) -> Float32Array:
-        return await self._call(wire.embed(texts, options))
-
-    async def rerank(self, query: str, passages: Sequence[str], **options: Unpack[wire.RerankOptions]) -> Scores:
-        return await self._call(wire.rerank(query, passages, options))
-
-    async def search(self, query: str, **options: Unpack[wire.SearchOptions]) -> list[Hit]:
-        return await self._call(wire.search(query, options))
-
-    async def search_many(self, queries: Sequence[str], **options: Unpack[wire.SearchOptions]) -> SearchAnswer:
-        return await self._call(wire.search_many(queries, options))
-
-    async def put_documents(
-        self,
-        documents: Iterable[Document],
-        *,
-        collection: str = "default",
-        on_progress: Callable[[int], object] | None = None,
-        **options: Unpack[wire.ComputeOptions],
-    ) -> WriteResult:
-        written = WriteResult(0, 0, 0)
-        for batch in wire.split_documents(documents):
-            written = wire.add(written, await self._call(wire.put_documents(collection, batch, options)))
-            if on_progress is not None:
-                on_progress(written.upserted + written.unchanged)
-        return written
-
-    async def get_documents(
-        self, ids: Sequence[str], *, collection: str = "default", **options: Unpack[wire.CallOptions]
-    ) -> list[Document]:
-        return await self._call(wire.get_documents(collection, ids, options))
-
-    async def documents(
-        self, *, collection: str = "default", page: int = 100, **options: Unpack[wire.CallOptions]
-    ) -> AsyncIterator[Document]:
-        after: str | None = None
-        while True:
-            found, after = await self._call(wire.page_of_documents(collection, page, after, options))
-            for document in found:
-                yield document
-            if after is None:
-                return
-
-    async def delete_documents(
-        self,
-        ids: Sequence[str] | None = None,
-        *,
-        filter: Mapping[str, Any] | None = None,
-        collection: str = "default",
-        **options: Unpack[wire.CallOptions],
-    ) -> int:
-        return await self._call(wire.delete_documents(collection, ids, filter, options))
-
-    async def collection(self, name: str = "default") -> CollectionInfo:
-        return await self._call(wire.collection(name))
-
-    async def models(self) -> list[ModelInfo]:
-        return await self._call(wire.models())
-
-    async def ready(self) -> Readiness:
-        return await self._call(wire.ready())
-
-    async def wait_until_ready(self, timeout_s: float = 60) -> None:
-        await self._run(polls(timeout_s))
-
-    async def close(self) -> None:
-        await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def _call(self, request: wire.Request[T]) -> T:
-        return await self._run(attempts(request, self._policy))
-
-    async def _run(self, steps: Steps[T]) -> T:
-        outcome: Outcome = None
-        try:
-            while True:
-                step = steps.send(outcome)
-                outcome = await self._send(step) if isinstance(step, Send) else await asyncio.sleep(step)
-        except StopIteration as end:
-            return end.value
-
-    async def _send(self, step: Send) -> Outcome:
-        try:
-            return await self._http.request(**step.arguments())
-        except httpx.TransportError as error:
-            return error
-
-
-def _base_url(url: str | None) -> str:
+def base_url(url: str | None) -> str:
     chosen = url or os.environ.get("BGE_SERVE_URL") or DEFAULT_URL
     if not chosen.startswith(("http://", "https://")):
         raise InvalidRequest(f"the service's URL must start with http:// or https://, not {chosen!r}", field="url")
     return chosen
 
 
-def _headers(api_key: str | None) -> dict[str, str]:
+def headers(api_key: str | None) -> dict[str, str]:
     key = api_key or os.environ.get("BGE_SERVE_API_KEY")
     return {"authorization": f"Bearer {key}"} if key else {}

@@ -1,4 +1,4 @@
-"""The HTTP API as its clients speak it: each call as a Request, each answer back in the types of `bgeserve.types`.
+"""The HTTP API as its clients speak it: each call as a Request, with what reads its answer (`answers`).
 
 Knows paths, JSON and the error tree; sends nothing. The sync and the async client share all of it.
 """
@@ -6,30 +6,29 @@ Knows paths, JSON and the error tree; sends nothing. The sync and the async clie
 from __future__ import annotations
 
 import json
-from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypedDict, TypeVar
 from urllib.parse import quote
 
-import numpy as np
-
+from bgeserve import answers
 from bgeserve.errors import InvalidRequest
 from bgeserve.protocols import Readiness
 from bgeserve.types import (
     CollectionInfo,
     Document,
     Embeddings,
+    Example,
     Float32Array,
     Hit,
     InputType,
     Lane,
     Mode,
     ModelInfo,
+    ModelStatus,
     Output,
     Scores,
     SearchAnswer,
-    SparseVector,
     WriteResult,
 )
 
@@ -74,16 +73,35 @@ class ComputeOptions(CallOptions, total=False):
     """interactive: a person waits. bulk: a job that must not hold up people. Default: bulk for writes, else interactive."""
 
 
-class RerankOptions(ComputeOptions, total=False):
+class ModelOptions(ComputeOptions, total=False):
     model: str | None
     """Default: the service's only model of that role."""
     truncate: bool
     """Default true; false: a text over the model's limit is refused instead of cut."""
 
 
-class EmbedOptions(RerankOptions, total=False):
+class RerankOptions(ModelOptions, total=False):
+    """None, and what is left out: as the service's settings say. Not every model takes each: `ModelInfo.options` says which."""
+
+    instruction: str | None
+    """Put before the query instead of the model's own."""
+    prompt: str | None
+    """The question about query and passage that an LLM reranker answers."""
+    cutoff_layers: int | Sequence[int] | None
+    """A layer, or several: `Scores.parts` has the scores of each."""
+    compress_layers: Sequence[int] | None
+    compress_ratio: int | None
+    weights: Mapping[Output, float] | None
+    """Of each kind of vector in a hybrid score; those left out count 0."""
+
+
+class EmbedOptions(ModelOptions, total=False):
     input_type: InputType
     """Default document; models with a query instruction put it before queries."""
+    instruction: str | None
+    """With input_type query: put before each instead of the model's own; an empty string: none."""
+    examples: Sequence[Example] | None
+    """With input_type query: shown to a model that learns from examples."""
 
 
 class EncodeOptions(EmbedOptions, total=False):
@@ -104,6 +122,8 @@ class SearchOptions(ComputeOptions, total=False):
     min_score: float
     filter: Mapping[str, Any]
     """As in `bgeserve.filters`: {"field": "module", "in": ["gzip", "bz2"]}."""
+    instruction: str
+    """Put before each query for the embedder, instead of the model's own."""
     truncate: bool
 
 
@@ -111,37 +131,37 @@ class SearchOptions(ComputeOptions, total=False):
 
 
 def encode(texts: str | Sequence[str], options: EncodeOptions) -> Request[Embeddings]:
-    return _call("POST", "/v1/encode", _embeddings, {"input": _list(texts), "encoding_format": "base64"}, options)
+    return _encode(texts, answers.embeddings, options)
 
 
 def embed(texts: str | Sequence[str], options: EmbedOptions) -> Request[Float32Array]:
-    return _call("POST", "/v1/encode", _dense, {"input": _list(texts), "encoding_format": "base64"}, options)
+    return _encode(texts, answers.dense, options)
 
 
 def rerank(query: str, passages: Sequence[str], options: RerankOptions) -> Request[Scores]:
-    return _call("POST", "/v1/rerank", _scores, {"query": query, "documents": list(passages), "return_documents": False}, options)
+    return _call("POST", "/v1/rerank", answers.scores, {"query": query, "documents": list(passages), "return_documents": False}, options)
 
 
 def search(query: str, options: SearchOptions) -> Request[list[Hit]]:
-    return _call("POST", "/v1/search", _hits_of_one, {"query": [query]}, options)
+    return _call("POST", "/v1/search", answers.hits_of_one, {"query": [query]}, options)
 
 
 def search_many(queries: Sequence[str], options: SearchOptions) -> Request[SearchAnswer]:
-    return _call("POST", "/v1/search", _search_answer, {"query": list(queries)}, options)
+    return _call("POST", "/v1/search", answers.search_answer, {"query": list(queries)}, options)
 
 
 def put_documents(collection: str, documents: Sequence[Document], options: ComputeOptions) -> Request[WriteResult]:
     body = {"documents": [{"id": d.id, "text": d.text, "metadata": dict(d.metadata)} for d in documents]}
-    return _call("PUT", _documents(collection), _write_result, body, {"timeout_s": WRITE_TIMEOUT_S, **options})
+    return _call("PUT", _documents(collection), answers.write_result, body, {"timeout_s": WRITE_TIMEOUT_S, **options})
 
 
 def get_documents(collection: str, ids: Sequence[str], options: CallOptions) -> Request[list[Document]]:
-    return Request("GET", _documents(collection), _page_documents, query={"id": list(ids)}, timeout_s=options.get("timeout_s"))
+    return Request("GET", _documents(collection), answers.page_documents, query={"id": list(ids)}, timeout_s=options.get("timeout_s"))
 
 
 def page_of_documents(collection: str, limit: int, after: str | None, options: CallOptions) -> Request[tuple[list[Document], str | None]]:
     query: dict[str, str | int] = {"limit": limit} if after is None else {"limit": limit, "after": after}
-    return Request("GET", _documents(collection), _page, query=query, timeout_s=options.get("timeout_s"))
+    return Request("GET", _documents(collection), answers.page, query=query, timeout_s=options.get("timeout_s"))
 
 
 def delete_documents(collection: str, ids: Sequence[str] | None, filter: Mapping[str, Any] | None, options: CallOptions) -> Request[int]:
@@ -150,15 +170,19 @@ def delete_documents(collection: str, ids: Sequence[str] | None, filter: Mapping
 
 
 def collection(name: str) -> Request[CollectionInfo]:
-    return Request("GET", f"/v1/collections/{quote(name, safe='')}", _collection_info)
+    return Request("GET", f"/v1/collections/{quote(name, safe='')}", answers.collection_info)
 
 
 def models() -> Request[list[ModelInfo]]:
-    return Request("GET", "/v1/models", _models)
+    return Request("GET", "/v1/models", answers.models)
+
+
+def statuses() -> Request[list[ModelStatus]]:
+    return Request("GET", "/v1/status", answers.statuses)
 
 
 def ready() -> Request[Readiness]:
-    return Request("GET", "/readyz", lambda answer: Readiness(answer["ready"], answer["waiting_for"]), accepted=(200, 503))
+    return Request("GET", "/readyz", answers.readiness, accepted=(200, 503))
 
 
 def split_documents(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -185,6 +209,13 @@ def add(one: WriteResult, other: WriteResult) -> WriteResult:
     )
 
 
+def _encode(texts: str | Sequence[str], parse: Callable[[Any], T], options: Mapping[str, Any]) -> Request[T]:
+    body: dict[str, Any] = {"input": _list(texts), "encoding_format": "base64"}
+    if (examples := options.get("examples")) is not None:
+        options = {**options, "examples": [asdict(example) for example in examples]}
+    return _call("POST", "/v1/encode", parse, body, options)
+
+
 def _call(method: str, path: str, parse: Callable[[Any], T], body: Mapping[str, Any], options: Mapping[str, Any]) -> Request[T]:
     fields = {name: value for name, value in options.items() if name not in ComputeOptions.__annotations__}
     return Request(method, path, parse, {**body, **fields}, lane=options.get("lane"), timeout_s=options.get("timeout_s"))
@@ -196,80 +227,3 @@ def _documents(collection: str) -> str:
 
 def _list(texts: str | Sequence[str]) -> list[str]:
     return [texts] if isinstance(texts, str) else list(texts)
-
-
-# -- answers ---------------------------------------------------------------------------------------------------------------------------
-
-
-def _embeddings(answer: Any) -> Embeddings:
-    items: list[Any] = answer["data"]
-    first = items[0]
-    return Embeddings(
-        fingerprint=answer["fingerprint"],
-        tokens=[item["tokens"] for item in items],
-        truncated=[item["truncated"] for item in items],
-        dense=_dense(answer) if "dense" in first else None,
-        sparse=[_sparse(item["sparse"]) for item in items] if "sparse" in first else None,
-        multi_vector=[_matrix(item["multi_vector"]) for item in items] if "multi_vector" in first else None,
-    )
-
-
-def _dense(answer: Any) -> Float32Array:
-    return np.stack([_array(item["dense"], "<f4") for item in answer["data"]])
-
-
-def _sparse(sent: Any) -> SparseVector:
-    return SparseVector(_array(sent["indices"], "<u4"), _array(sent["values"], "<f4"))
-
-
-def _matrix(sent: Any) -> Float32Array:
-    return _array(sent["base64"], "<f4").reshape(sent["shape"])
-
-
-def _array(sent: str, dtype: str) -> Any:
-    return np.frombuffer(b64decode(sent), dtype)
-
-
-def _scores(answer: Any) -> Scores:
-    in_order = sorted(answer["results"], key=lambda result: result["index"])
-    return Scores(
-        raw=np.array([result["raw_score"] for result in in_order], np.float32),
-        normalized=np.array([result["relevance_score"] for result in in_order], np.float32),
-        tokens=[result["tokens"] for result in in_order],
-        truncated=[result["truncated"] for result in in_order],
-    )
-
-
-def _hits_of_one(answer: Any) -> list[Hit]:
-    return [_known(Hit, hit) for hit in answer["results"][0]]
-
-
-def _search_answer(answer: Any) -> SearchAnswer:
-    results = [[_known(Hit, hit) for hit in hits] for hits in answer["results"]]
-    return SearchAnswer(results, answer["timings_ms"], answer["usage"]["stages"], answer["truncated"])
-
-
-def _write_result(answer: Any) -> WriteResult:
-    return WriteResult(answer["upserted"], answer["unchanged"], answer["usage"]["total_tokens"], answer["truncated"])
-
-
-def _page(answer: Any) -> tuple[list[Document], str | None]:
-    return _page_documents(answer), answer["next"]
-
-
-def _page_documents(answer: Any) -> list[Document]:
-    return [_known(Document, document) for document in answer["documents"]]
-
-
-def _collection_info(answer: Any) -> CollectionInfo:
-    return _known(CollectionInfo, answer)
-
-
-def _models(answer: Any) -> list[ModelInfo]:
-    return [_known(ModelInfo, {**model, "name": model["id"]}) for model in answer["data"]]
-
-
-def _known(kind: Callable[..., T], sent: Mapping[str, Any]) -> T:
-    """A newer service may send more fields than this client knows."""
-    names = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    return kind(**{name: value for name, value in sent.items() if name in names})

@@ -37,8 +37,8 @@ from bgeserve.errors import (
     WrongRole,
 )
 from bgeserve.protocols import Readiness
-from bgeserve.types import Document
-from tests.api.backend import FINGERPRINT, MAX_TOKENS, Stage, dense_of, sparse_of
+from bgeserve.types import Document, EmbedderOptions, Example, ModelStatus, RerankerOptions
+from tests.api.backend import FINGERPRINT, LAYERS, MAX_TOKENS, Stage, dense_of, sparse_of
 from tests.api.conftest import LIMITS, server, stage, url
 from tests.api.serving import serving
 
@@ -97,6 +97,36 @@ def test_rerank_keeps_the_order_of_the_passages(call: Call) -> None:
     assert (list(scores.tokens), list(scores.truncated)) == ([3, 4, 3], [False] * 3)
 
 
+def test_what_is_asked_of_a_model_reaches_it(call: Call, stage: Stage) -> None:
+    examples = [Example("open a zip", "zipfile"), Example("hash", "hashlib", "find")]
+    np.testing.assert_array_equal(call("embed", "files", input_type="query", instruction="find"), [dense_of("find files")])
+    with pytest.raises(InvalidRequest, match="hashing takes none") as caught:
+        call("encode", "files", input_type="query", examples=examples)
+    assert caught.value.field == "examples"
+    with pytest.raises(InvalidRequest, match="is for queries"):
+        call("embed", "files", instruction="find")
+    assert stage.embedding.options == [EmbedderOptions(instruction="find"), EmbedderOptions(examples=examples)]
+
+    call("put_documents", DOCUMENTS)
+    call("search", "files", instruction="find")
+    assert stage.embedding.options[-1] == EmbedderOptions(instruction="find")
+
+
+def test_the_score_of_each_cutoff_layer(call: Call, stage: Stage) -> None:
+    scores = call("rerank", "parse line", ["line", "parse line"], cutoff_layers=[8, 40])
+    assert {name: (raw.dtype, raw.tolist()) for name, raw in scores.parts.items()} == {
+        "layer_8": (np.float32, [4, 8]),
+        "layer_40": (np.float32, [20, 40]),
+    }
+    assert scores.raw.tolist() == [20, 40]
+    assert call("rerank", "parse line", ["line"], cutoff_layers=8, prompt=None).parts == {}
+    for name, value in {"prompt": "p", "compress_layers": [8], "compress_ratio": 2, "weights": {"dense": 1}}.items():
+        with pytest.raises(InvalidRequest, match="overlap does not take it") as caught:
+            call("rerank", "a", ["b"], **{name: value})
+        assert caught.value.field == name
+    assert stage.reranking.options[:2] == [RerankerOptions(cutoff_layers=(8, 40)), RerankerOptions(cutoff_layers=(8,))]
+
+
 def test_documents_come_back_as_they_were_put_and_are_found(call: Call) -> None:
     written = call("put_documents", DOCUMENTS)
     assert (written.upserted, written.unchanged, written.tokens) == (2, 0, 9)
@@ -138,6 +168,9 @@ def test_models_and_readiness(call: Call, stage: Stage) -> None:
         ("hashing", "embedder", MAX_TOKENS),
         ("overlap", "reranker", MAX_TOKENS),
     ]
+    embedder, reranker = call("models")
+    assert (embedder.family, embedder.kind, list(embedder.options), embedder.layers) == ("hash", "mean", ["instruction"], None)
+    assert (list(reranker.options), reranker.layers) == (["instruction", "cutoff_layers"], LAYERS)
     assert call("ready") == Readiness(ready=True, waiting_for=[])
     stage.readiness = Readiness(ready=False, waiting_for=["embedder:hashing"])
     assert call("ready") == Readiness(ready=False, waiting_for=["embedder:hashing"])
@@ -160,6 +193,48 @@ def test_waiting_in_vain_says_for_what(call: Call, stage: Stage) -> None:
     stage.readiness = Readiness(ready=False, waiting_for=["embedder:hashing"])
     with pytest.raises(Unavailable, match=r"not ready after 0\.3 s: it waits for embedder:hashing"):
         call("wait_until_ready", timeout_s=0.3)
+
+
+def status(name: str, available: bool, **replicas: int) -> ModelStatus:
+    return ModelStatus(name, "reranker", "word-overlap", available, replicas, "reranker")
+
+
+def test_statuses_are_what_the_service_says(call: Call, stage: Stage) -> None:
+    stage.service.statuses = [status("overlap", False, STARTING=2, RUNNING=1), status("other", True)]
+    assert call("statuses") == stage.service.statuses
+
+
+def test_waiting_for_a_model_ends_when_it_is_available(call: Call, stage: Stage) -> None:
+    stage.service.statuses = [status("other", False), status("overlap", False, STARTING=1)]
+
+    def become_available() -> None:
+        time.sleep(0.3)
+        stage.service.statuses = [status("other", False), status("overlap", True, RUNNING=1)]
+
+    thread = Thread(target=become_available)
+    thread.start()
+    assert call("wait_for_model", "overlap", timeout_s=20) == status("overlap", True, RUNNING=1)
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("replicas", "said"),
+    [({"STARTING": 2, "STOPPING": 1}, "its replicas are 2 STARTING, 1 STOPPING"), ({}, "its replicas are not there yet")],
+)
+def test_waiting_for_a_model_in_vain_says_for_what(call: Call, stage: Stage, replicas: dict[str, int], said: str) -> None:
+    stage.service.statuses = [status("overlap", False, **replicas)]
+    with pytest.raises(Unavailable, match=rf"model 'overlap' is not available after 0\.3 s: {said}"):
+        call("wait_for_model", "overlap", timeout_s=0.3)
+
+
+def test_a_model_that_is_not_served_is_not_waited_for(call: Call) -> None:
+    with pytest.raises(UnknownModel, match=r"'bge' is not served here; the models are \['hashing', 'overlap'\]"):
+        call("wait_for_model", "bge", timeout_s=3600)
+
+
+def test_a_service_that_is_not_there_yet_is_waited_for(call: Call) -> None:
+    with pytest.raises(Unavailable, match=r"not available after 0\.3 s: the service cannot be reached"):
+        call("wait_for_model", "overlap", timeout_s=0.3, url=f"http://127.0.0.1:{free_port()}")
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from bgeserve.client import AsyncClient
+from bgeserve.async_client import AsyncClient
 from bgeserve.errors import InvalidRequest
 from bgeserve.sources import read_documents
 from bgeserve.types import Document, WriteResult
