@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from bgeserve import Client
+from bgeserve.catalog import EMBEDDERS, RERANKERS
 from bgeserve.cli import main
 from bgeserve.errors import Overloaded
 from bgeserve.protocols import Readiness
-from bgeserve.types import Document
-from tests.api.backend import FINGERPRINT, Stage, dense_of
+from bgeserve.types import Document, ModelStatus, RerankerOptions
+from tests.api.backend import FINGERPRINT, LAYERS, Stage, dense_of
 from tests.api.conftest import server, stage, url
 from tests.test_client import free_port
 
@@ -100,19 +101,110 @@ def test_rerank(capsys: pytest.CaptureFixture[str]) -> None:
     assert out == "2\t1.0000\tparse line\n1\t0.5000\ta line\n0\t0.0000\tno\n"
 
 
+def test_what_is_asked_of_a_reranker_and_its_scores_at_each_layer(capsys: pytest.CaptureFixture[str], stage: Stage) -> None:
+    code, out, _ = run(capsys, "rerank", "parse line", "a line", "parse line", "--cutoff-layers", "8", "40")
+    assert code == 0
+    assert out == "1\t1.0000\t8.0000\t40.0000\tparse line\n0\t0.5000\t4.0000\t20.0000\ta line\n"
+    best, _ = run_json(capsys, "rerank", "parse line", "a line", "parse line", "--cutoff-layers", "8", "40")
+    assert best["parts"] == {"layer_8": 8, "layer_40": 40}
+    assert "parts" not in run_json(capsys, "rerank", "parse line", "a line", "--cutoff-layers", "8", "--instruction", "A: ")[0]
+    assert stage.reranking.options[-1] == RerankerOptions(instruction="A: ", cutoff_layers=(8,))
+    for options in (["--prompt", "p"], ["--compress-layers", "8", "16"], ["--compress-ratio", "2"]):
+        code, out, err = run(capsys, "rerank", "a", "b", *options)
+        name = options[0].removeprefix("--").replace("-", "_")
+        assert (code, out) == (1, "")
+        assert f"{name}: overlap does not take it" in err
+    assert stage.reranking.options[-3:] == [
+        RerankerOptions(prompt="p"),
+        RerankerOptions(compress_layers=(8, 16)),
+        RerankerOptions(compress_ratio=2),
+    ]
+
+
+def test_an_instruction_goes_before_queries(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = run_json(capsys, "embed", "files", "--input-type", "query", "--instruction", "find")
+    assert answer["data"][0]["dense"] == dense_of("find files").tolist()
+    code, _, err = run(capsys, "embed", "files", "--instruction", "find")
+    assert code == 1
+    assert "instruction is for queries" in err
+    assert run_json(capsys, "search", "files", "--instruction", "find", "--mode", "dense")["tokens"]["embed"] == 2
+
+
 def test_status(capsys: pytest.CaptureFixture[str], stage: Stage) -> None:
     code, out, _ = run(capsys, "status")
     assert code == 0
-    assert out.startswith("ready\nhashing\tembedder\thashed-words\t1\t16\t32\tdense sparse multi_vector\noverlap\treranker\t")
-    assert out.endswith(f"default\t2\tready\tdense full_text\t{FINGERPRINT}\n")
+    ready, *models, collection = out.splitlines()
+    assert ready == "ready"
+    assert [line.split("\t") for line in models] == [
+        ["hashing", "embedder", "hashed-words", "retriever", "yes", "1 RUNNING"],
+        ["overlap", "reranker", "word-overlap", "reranker", "yes", "1 RUNNING"],
+        ["hashing", "16", "32", "dense sparse multi_vector", "instruction"],
+        ["overlap", "16", "", "", "instruction cutoff_layers"],
+    ]
+    assert collection == f"default\t2\tready\tdense full_text\t{FINGERPRINT}"
     answer = run_json(capsys, "status")
     assert (answer["ready"], answer["collection"]["count"]) == (True, 2)
+    assert [status["replicas"] for status in answer["statuses"]] == [{"RUNNING": 1}] * 2
+    assert [model["layers"] for model in answer["models"]] == [None, list(LAYERS)]
     assert run_json(capsys, "status", "--collection", "missing")["collection"] is None
 
+
+def test_status_asks_no_model_that_would_have_to_start(capsys: pytest.CaptureFixture[str], stage: Stage) -> None:
     stage.readiness = Readiness(ready=False, waiting_for=["embedder:hashing"])
+    stage.service.statuses = [
+        ModelStatus("hashing", "embedder", "hashed-words", available=False, replicas={"STARTING": 1}, protocol="retriever"),
+        ModelStatus("overlap", "reranker", "word-overlap", available=True, replicas={}, protocol="reranker"),
+    ]
     code, out, _ = run(capsys, "status")
     assert code == 1
-    assert out.startswith("not ready: waiting for embedder:hashing\n")
+    assert out.splitlines()[:3] == [
+        "not ready: waiting for embedder:hashing",
+        "hashing\tembedder\thashed-words\tretriever\tno\t1 STARTING",
+        "overlap\treranker\tword-overlap\treranker\tyes\tnone",
+    ]
+    assert "instruction" not in out
+
+
+def test_waiting_for_a_model(capsys: pytest.CaptureFixture[str], stage: Stage) -> None:
+    code, out, err = run(capsys, "status", "--wait", "overlap")
+    assert (code, out, err) == (0, "overlap\treranker\tword-overlap\treranker\tyes\t1 RUNNING\n", "")
+    assert run_json(capsys, "status", "--wait", "overlap")["replicas"] == {"RUNNING": 1}
+    code, out, err = run(capsys, "status", "--wait", "bge", "--timeout-s", "3600")
+    assert (code, out) == (1, "")
+    assert "'bge' is not served here; the models are ['hashing', 'overlap']" in err
+
+    stage.service.statuses = [
+        ModelStatus("overlap", "reranker", "word-overlap", available=False, replicas={"STARTING": 2}, protocol="reranker")
+    ]
+    code, out, err = run(capsys, "status", "--wait", "overlap", "--timeout-s", "0.3")
+    assert (code, out) == (1, "")
+    assert err == "bge-serve: model 'overlap' is not available after 0.3 s: its replicas are 2 STARTING\n"
+
+
+def test_a_person_sees_what_is_waited_for(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    code, _, err = run(capsys, "status", "--wait", "overlap")
+    assert code == 0
+    assert "waiting for overlap" in err
+
+
+def test_models_lists_the_catalogue_without_a_service(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BGE_SERVE_URL", f"http://127.0.0.1:{free_port()}")
+    code, out, _ = run(capsys, "models")
+    assert code == 0
+    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in out.splitlines()}
+    assert len(rows) == len(out.splitlines()) == len(EMBEDDERS) + len(RERANKERS)
+    assert rows["BAAI/bge-m3"] == [
+        *("xlm-roberta", "embedder", "cls", "dense sparse multi_vector", "1024", "8192", "multilingual", "MIT", "568 M"),
+        *("2.27 GB", "1.14 GB"),
+    ]
+    assert rows["BAAI/bge-reranker-v2-minicpm-layerwise"][1:5] == ["reranker", "layerwise", "", ""]
+
+    listed = {row["name"]: row for row in run_json(capsys, "models")}
+    assert listed.keys() == rows.keys()
+    assert listed["BAAI/bge-m3"]["weights_gb"] == {"float32": 2.272, "bfloat16": 1.136, "float16": 1.136}
+    assert (listed["BAAI/bge-reranker-v2-gemma"]["role"], listed["BAAI/bge-reranker-v2-gemma"]["kind"]) == ("reranker", "llm")
 
 
 @pytest.mark.parametrize(

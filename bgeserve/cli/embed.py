@@ -16,6 +16,7 @@ def add_parser(subparsers: Subparsers[Any]) -> None:
     parser.add_argument("--model", help="default: the service's only embedder")
     parser.add_argument("--outputs", nargs="+", choices=OUTPUTS, default=["dense"])
     parser.add_argument("--input-type", choices=["query", "document"], default="document")
+    parser.add_argument("--instruction", help="put before each query instead of the model's own; needs --input-type query")
     add_service_arguments(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -23,7 +24,7 @@ def add_parser(subparsers: Subparsers[Any]) -> None:
 def run(args: argparse.Namespace) -> int:
     texts = texts_of(args, args.texts)
     with connect(args) as client:
-        embeddings = client.encode(texts, model=args.model, outputs=args.outputs, input_type=args.input_type)
+        embeddings = client.encode(texts, model=args.model, outputs=args.outputs, input_type=args.input_type, instruction=args.instruction)
     items = [_item(embeddings, i) for i in range(len(embeddings))]
     if args.json:
         print_json({"fingerprint": embeddings.fingerprint, "data": items})

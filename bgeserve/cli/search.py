@@ -22,6 +22,7 @@ def add_parser(subparsers: Subparsers[Any]) -> None:
     parser.add_argument("--top-k", type=int, default=5)
     parser.add_argument("--filter", type=_json, metavar="JSON", help='such as \'{"field": "module", "eq": "gzip"}\'')
     parser.add_argument("--min-score", type=float)
+    parser.add_argument("--instruction", help="put before the query for the embedder instead of the model's own")
     reranking = parser.add_mutually_exclusive_group()
     reranking.add_argument("--rerank", metavar="MODEL", help="by this reranker (default: as the service's settings say)")
     reranking.add_argument("--no-rerank", dest="rerank", action="store_false")
@@ -30,7 +31,7 @@ def add_parser(subparsers: Subparsers[Any]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    chosen = {name: getattr(args, name) for name in ("collection", "mode", "top_k", "filter", "min_score", "rerank")}
+    chosen = {name: getattr(args, name) for name in ("collection", "mode", "top_k", "filter", "min_score", "rerank", "instruction")}
     with connect(args) as client:
         answer = client.search_many([args.query], **{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
     hits = answer.results[0]

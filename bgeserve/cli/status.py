@@ -1,39 +1,69 @@
-"""`bge-serve status`: ready or not, the models, a collection. Exit code 1 when the service is not ready."""
+"""`bge-serve status`: ready or not, the models with their replicas, a collection. Exit code 1 when the service is not ready.
+
+`--wait MODEL` waits until that model is available, and lists it alone.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
+
+from rich.console import Console
 
 from bgeserve.cli.arguments import Subparsers, add_service_arguments, connect
 from bgeserve.cli.output import print_json, print_table
 from bgeserve.client import Client
 from bgeserve.errors import NotFound
-from bgeserve.types import CollectionInfo
+from bgeserve.types import CollectionInfo, ModelInfo, ModelStatus
 
 
 def add_parser(subparsers: Subparsers[Any]) -> None:
-    parser = subparsers.add_parser("status", help="whether the service is ready, its models and a collection")
+    parser = subparsers.add_parser("status", help="whether the service is ready, its models and a collection; or wait for a model")
     parser.add_argument("--collection", default="default")
+    parser.add_argument("--wait", metavar="MODEL", help="until this model is available, for --timeout-s at most")
     add_service_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.wait is not None:
+        return _wait(args)
     with connect(args, retry=False) as client:
         readiness = client.ready()
-        models = client.models()
+        statuses = client.statuses()
+        # What a model is it says itself: one that still loads would be waited for, one at zero replicas would be started.
+        models = client.models() if all("RUNNING" in status.replicas for status in statuses) else []
         collection = _collection(client, args.collection)
     if args.json:
-        print_json({**asdict(readiness), "models": [asdict(model) for model in models], "collection": collection and asdict(collection)})
+        found = {"statuses": [asdict(status) for status in statuses], "models": [asdict(model) for model in models]}
+        print_json({**asdict(readiness), **found, "collection": collection and asdict(collection)})
         return 0 if readiness.ready else 1
     print("ready" if readiness.ready else f"not ready: waiting for {', '.join(readiness.waiting_for)}")
-    columns = ["model", "role", "what", "replicas", "max tokens", "dimensions", "outputs"]
-    print_table(columns, [(m.name, m.role, m.model, m.replicas, m.max_tokens, m.dimensions or "", " ".join(m.outputs)) for m in models])
+    _print_statuses(statuses)
+    if models:
+        print_table(["model", "max tokens", "dimensions", "outputs", "options"], [_model_row(model) for model in models])
     if collection is not None:
-        print_table(["collection", "documents", "state", "legs", "fingerprint"], [_row(collection)])
+        print_table(["collection", "documents", "state", "legs", "fingerprint"], [_collection_row(collection)])
     return 0 if readiness.ready else 1
+
+
+def _wait(args: argparse.Namespace) -> int:
+    with connect(args) as client, _progress(f"waiting for {args.wait}"):
+        status = client.wait_for_model(args.wait, args.timeout_s)
+    if args.json:
+        print_json(asdict(status))
+    else:
+        _print_statuses([status])
+    return 0
+
+
+def _progress(what: str) -> AbstractContextManager[object]:
+    """For a person at a terminal; a log would only get its escapes."""
+    console = Console(stderr=True)
+    return console.status(what) if console.is_terminal else nullcontext()
 
 
 def _collection(client: Client, name: str) -> CollectionInfo | None:
@@ -43,5 +73,18 @@ def _collection(client: Client, name: str) -> CollectionInfo | None:
         return None  # no such collection, or a service of models alone
 
 
-def _row(collection: CollectionInfo) -> tuple[object, ...]:
+def _print_statuses(statuses: Sequence[ModelStatus]) -> None:
+    print_table(["model", "role", "what", "protocol", "available", "replicas"], [_status_row(status) for status in statuses])
+
+
+def _status_row(status: ModelStatus) -> tuple[object, ...]:
+    replicas = ", ".join(f"{count} {state}" for state, count in status.replicas.items())
+    return status.name, status.role, status.model, status.protocol, "yes" if status.available else "no", replicas or "none"
+
+
+def _model_row(model: ModelInfo) -> tuple[object, ...]:
+    return model.name, model.max_tokens, model.dimensions or "", " ".join(model.outputs), " ".join(model.options)
+
+
+def _collection_row(collection: CollectionInfo) -> tuple[object, ...]:
     return collection.name, collection.count, collection.state, " ".join(collection.legs), collection.fingerprint or "empty"
