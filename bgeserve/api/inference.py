@@ -123,8 +123,8 @@ def _vectors(made: Embeddings) -> dict[str, Any]:
 
 
 async def _scores(backend: Backend, body: InferenceBody, lane: Lane, timeout_s: float | None) -> Float32Array | list[Float32Array]:
-    """Of each pair, in order; of several cutoff layers one such list each, in the order of the layers, as FlagEmbedding's."""
-    pairs, layers = body.sentence_pairs or [], body.options.cutoff_layers
+    """Of each pair, in order; of several cutoff layers one such list each, in the order in which they were asked for."""
+    pairs, layers = body.sentence_pairs or [], tuple(dict.fromkeys(body.options.cutoff_layers or ())) or None
     options = None if layers is None else RerankerOptions(cutoff_layers=layers)
     by_query: dict[str, list[int]] = {}
     for i, (query, _) in enumerate(pairs):

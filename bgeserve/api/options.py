@@ -107,7 +107,7 @@ class RerankerOptionsBody(Body):
     prompt: str | None = None
     """The question about query and passage that an LLM reranker answers."""
     cutoff_layers: CutoffLayers = None
-    """A layer, or several: each scores every passage, and nothing above the last of them is computed."""
+    """A layer, or several: each scores every passage, the deepest decides the order, and nothing above it is computed."""
     compress_layers: Annotated[list[int], Field(max_length=MAX_LAYERS)] | None = None
     """Layers before which the passage's tokens are averaged in runs of `compress_ratio`."""
     compress_ratio: Annotated[int, Field(ge=1)] | None = None

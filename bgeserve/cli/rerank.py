@@ -20,7 +20,7 @@ def add_parser(subparsers: Subparsers[Any]) -> None:
     asked = parser.add_argument_group("asked of the model", "not every model takes each: `bge-serve status --json` says which")
     asked.add_argument("--instruction", help="put before the query instead of the model's own")
     asked.add_argument("--prompt", help="the question about query and passage that an LLM reranker answers")
-    asked.add_argument("--cutoff-layers", type=int, nargs="+", metavar="LAYER", help="the score of each; the last of them orders")
+    asked.add_argument("--cutoff-layers", type=int, nargs="+", metavar="LAYER", help="scores at each; the deepest decides the order")
     asked.add_argument("--compress-layers", type=int, nargs="+", metavar="LAYER", help="before which the passage is compressed")
     asked.add_argument("--compress-ratio", type=int, metavar="N", help="tokens that become one")
     add_service_arguments(parser)

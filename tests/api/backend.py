@@ -169,7 +169,7 @@ class OverlapReranker:
         for name in ("prompt", "compress_layers", "compress_ratio", "weights"):
             if getattr(asked, name) is not None:
                 raise InvalidRequest(f"{name}: overlap does not take it; its options are: instruction, cutoff_layers", field=name)
-        layers = tuple(asked.cutoff_layers or ())
+        layers = sorted(set(asked.cutoff_layers or ()))
         if wrong := [layer for layer in layers if not LAYERS[0] <= layer <= LAYERS[1]]:
             raise InvalidRequest(f"cutoff_layers must be from {LAYERS[0]} to {LAYERS[1]}, not {wrong[0]}", field="cutoff_layers")
         kept, truncated = cut(passages, truncate)

@@ -71,7 +71,7 @@ async def test_pairs_are_scored_in_their_order_with_one_call_a_query(http: httpx
     assert (await told(http, "inference", {"model": "overlap", "sentence_pairs": PAIRS[2]}))["vecs"] == {"scores": [0]}
 
 
-@pytest.mark.parametrize("cutoff_layers", [20, [20]])
+@pytest.mark.parametrize("cutoff_layers", [20, [20], [20, 20]])
 async def test_one_cutoff_layer_gives_one_list_of_scores(http: httpx.AsyncClient, stage: Stage, cutoff_layers: Any) -> None:
     request = {"model": "overlap", "sentence_pairs": PAIRS, "options": {"cutoff_layers": cutoff_layers}}
     assert (await told(http, "inference", request))["vecs"]["scores"] == [20, 0, 10, 20]
@@ -81,6 +81,9 @@ async def test_one_cutoff_layer_gives_one_list_of_scores(http: httpx.AsyncClient
 async def test_several_cutoff_layers_give_a_list_each(http: httpx.AsyncClient) -> None:
     request: dict[str, Any] = {"model": "overlap", "sentence_pairs": PAIRS, "options": {"cutoff_layers": [8, 40]}}
     assert (await told(http, "inference", request))["vecs"]["scores"] == [[8, 0, 4, 8], [40, 0, 20, 40]]
+    request["options"]["cutoff_layers"] = [40, 8, 40]
+    assert (await told(http, "inference", request))["vecs"]["scores"] == [[40, 0, 20, 40], [8, 0, 4, 8]]
+    request["options"]["cutoff_layers"] = [8, 40]
     request["options"]["normalize"] = True
     low, _ = (await told(http, "inference", request))["vecs"]["scores"]
     np.testing.assert_allclose(low, 1 / (1 + np.exp(-np.array([8, 0, 4, 8]))), rtol=1e-6)
