@@ -8,7 +8,6 @@ position or pooling would go unseen.
 from __future__ import annotations
 
 import json
-import unicodedata
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -201,13 +200,13 @@ def _wordpiece() -> Tokenizer:
 @cache
 def _unigram() -> Tokenizer:
     """Vocabulary in XLM-RoBERTa's order (<s> 0, <pad> 1, </s> 2, <unk> 3, pieces, <mask>), scores learned from TEXTS."""
+    # Without a normalizer: transformers 5 builds XLM-R's tokenizer anew and keeps none but SentencePiece's own, which cannot be trained here.
     pieces = Tokenizer(models.Unigram())
-    pieces.normalizer = normalizers.NFKC()
     pieces.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     trainer = trainers.UnigramTrainer(
         vocab_size=700, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
     )
-    pieces.train_from_iterator([unicodedata.normalize("NFKC", text) for text in TEXTS], trainer)
+    pieces.train_from_iterator(TEXTS, trainer)
     pieces.add_special_tokens(["<mask>"])
     pieces.decoder = decoders.Metaspace()
     pieces.post_processor = processors.TemplateProcessing(
