@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from bgeserve.executor import Executor
-from bgeserve.models.embedder import Row, load_embedder
+from bgeserve.models.embedder import Row
+from bgeserve.models.embedding import load_embedding_model
 from bgeserve.models.reranker import load_reranker
 from bgeserve.models.runtime import worker_init
-from bgeserve.models.scoring import PairScore
-from bgeserve.models.tokenizing import TokenSequence
+from bgeserve.models.scoring import Tokenized, PairScore
 from bgeserve.observe import Observer
 from bgeserve.settings import EmbedderSettings, ModelSettings, RerankerSettings
 from bgeserve.types import EmbedderOptions, Embeddings, InputType, Lane, ModelInfo, Output, RerankerOptions, Scores
@@ -34,12 +34,16 @@ WARM_UP_BATCHES_PER_WORKER = 2
 class EmbedItem:
     """One text, and which of its vectors are wanted: texts that want different ones share a forward."""
 
-    sequence: TokenSequence
+    sequence: Tokenized
     outputs: Sequence[Output]
 
     @property
     def cost(self) -> int:
         return self.sequence.cost
+
+    @property
+    def truncated(self) -> bool:
+        return self.sequence.truncated
 
 
 class EmbedderEngine:
@@ -47,7 +51,7 @@ class EmbedderEngine:
 
     def __init__(self, name: str, settings: EmbedderSettings, observer: Observer | None = None) -> None:
         self._name = name
-        self._model = load_embedder(settings)
+        self._model = load_embedding_model(settings)
         self._runner: _Runner[EmbedItem, Row] = _Runner(settings, self._forward, observer)
         self._runner.warm_up(self._tokenize([WARM_UP_TEXT], self._model.info.outputs, "document", None, True))
 
@@ -83,7 +87,7 @@ class EmbedderEngine:
         return Embeddings(
             fingerprint=self._model.info.fingerprint,
             tokens=[item.cost for item in items],
-            truncated=[item.sequence.truncated for item in items],
+            truncated=[item.truncated for item in items],
             dense=np.array(dense, np.float32).reshape(len(dense), self._model.info.dimensions) if "dense" in outputs else None,
             sparse=[row.sparse for row in rows if row.sparse is not None] if "sparse" in outputs else None,
             multi_vector=[row.multi_vector for row in rows if row.multi_vector is not None] if "multi_vector" in outputs else None,
@@ -156,14 +160,7 @@ class RerankerEngine:
         self._runner.close()
 
 
-class _HasCost(Protocol):
-    @property
-    def cost(self) -> int:
-        """In tokens."""
-        ...
-
-
-T = TypeVar("T", bound=_HasCost)
+T = TypeVar("T", bound=Tokenized)
 R = TypeVar("R")
 
 

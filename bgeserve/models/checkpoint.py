@@ -67,17 +67,16 @@ class Checkpoint:
         family = _family(folder, config)
         positions = PositionScheme(int(config.get("pad_token_id", 1)) if family == "xlm-roberta" else None)
         most_tokens = int(config["max_position_embeddings"]) - positions.first
-        architectures: list[str] = config.get("architectures") or [""]
         return Checkpoint(
             folder=folder,
             adapter=None,
             config=config,
             family=family,
-            architecture=architectures[0],
+            architecture=_architecture(config),
             positions=positions,
-            weight_files=_weight_files(folder),
-            pooling=_pooling(folder),
-            max_tokens=min(_stated_max_tokens(folder, stated_max_tokens) or most_tokens, most_tokens),
+            weight_files=weight_files_of(folder),
+            pooling=pooling_of(folder),
+            max_tokens=min(max_tokens_of(folder, stated_max_tokens) or most_tokens, most_tokens),
             most_tokens=most_tokens,
             query_prompt=_query_prompt(folder),
         )
@@ -99,9 +98,7 @@ class Checkpoint:
     @property
     def reranker_kind(self) -> RerankerKind:
         """As the class says that the weights were saved from."""
-        if self.architecture.endswith("ForCausalLM"):
-            return _KINDS.get(self.architecture, "llm")
-        return "cross_encoder"
+        return _reranker_kind(self.architecture)
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -112,12 +109,24 @@ class Checkpoint:
     def content_files(self) -> tuple[Path, ...]:
         """What makes its numbers: weights, heads beside them, and an adapter's weights."""
         adapter = () if self.adapter is None else tuple(sorted(self.adapter.glob("adapter_model.*")))
-        return (*self.weight_files, *self.head_files, *adapter)
+        return (*self.weight_files, *head_files_of(self.folder), *adapter)
 
-    @property
-    def head_files(self) -> tuple[Path, ...]:
-        """Those of BGE-M3's two heads that are there."""
-        return tuple(file for name in (SPARSE_HEAD, MULTI_VECTOR_HEAD) if (file := self.folder / name).is_file())
+
+def head_files_of(folder: Path) -> tuple[Path, ...]:
+    """Those of BGE-M3's two heads that are there."""
+    return tuple(file for name in (SPARSE_HEAD, MULTI_VECTOR_HEAD) if (file := folder / name).is_file())
+
+
+def reranker_kind_of(folder: Path) -> RerankerKind:
+    return _reranker_kind(_architecture(_read_json(folder / "config.json", dict)))
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    return (config.get("architectures") or [""])[0]
+
+
+def _reranker_kind(architecture: str) -> RerankerKind:
+    return _KINDS.get(architecture, "llm") if architecture.endswith("ForCausalLM") else "cross_encoder"
 
 
 def _family(folder: Path, config: Mapping[str, Any]) -> Family:
@@ -129,7 +138,7 @@ def _family(folder: Path, config: Mapping[str, Any]) -> Family:
     return cast(Family, family)
 
 
-def _weight_files(folder: Path) -> tuple[Path, ...]:
+def weight_files_of(folder: Path) -> tuple[Path, ...]:
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
         if index.is_file():
@@ -156,7 +165,7 @@ def _check_whole(file: Path) -> None:
             raise CheckpointError(f"{file} is not whole: {error}") from error
 
 
-def _pooling(folder: Path) -> Pooling | None:
+def pooling_of(folder: Path) -> Pooling | None:
     if not (folder / "modules.json").is_file():
         return None
     pooling: Pooling | None = None
@@ -178,7 +187,7 @@ def _read_pooling(file: Path) -> Pooling:
     return _POOLINGS[modes[0]]
 
 
-def _stated_max_tokens(folder: Path, by_row: int | None) -> int | None:
+def max_tokens_of(folder: Path, by_row: int | None) -> int | None:
     # sentence_bert_config.json first: tokenizer files of published models disagree with it, and it is what users of the model get.
     by_tokenizer = _optional_json(folder / "tokenizer_config.json").get("model_max_length")
     if by_tokenizer is not None and by_tokenizer > _UNSTATED_TOKENS:

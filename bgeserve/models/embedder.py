@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bgeserve.catalog import EmbedderRow, Pooling, find_embedder
 from bgeserve.errors import CheckpointError, InvalidRequest, SettingsError, TextTooLong
 from bgeserve.models import heads
-from bgeserve.models.checkpoint import Checkpoint
+from bgeserve.models.checkpoint import Checkpoint, head_files_of
 from bgeserve.models.encoder import PackedEncoder
 from bgeserve.models.fingerprint import fingerprint
 from bgeserve.models.hub import MULTI_VECTOR_HEAD, SPARSE_HEAD, locate
@@ -115,10 +115,10 @@ class PackedEmbedder:
         return [TokenSequence(ids, was_cut) for ids, (_, was_cut) in zip(sequences, cuts, strict=True)]
 
     @torch.inference_mode()
-    def forward(self, sequences: Sequence[TokenSequence], outputs: Sequence[Collection[Output]]) -> list[Row]:
-        """The outputs that each sequence asks for (`outputs`: one collection per sequence), from one pass through the transformer."""
+    def forward(self, items: Sequence[TokenSequence], outputs: Sequence[Collection[Output]]) -> list[Row]:
+        """The outputs that each item asks for (`outputs`: one collection per item), from one pass through the transformer."""
         self.check_outputs({output for wanted in outputs for output in wanted})
-        hidden, batch = self._encoder(sequences)
+        hidden, batch = self._encoder(items)
         asked = [outputs[i] for i in batch.order]
         found: dict[Output, list[Float32Array | SparseVector | None]] = {}
         for output in self.info.outputs:
@@ -126,7 +126,7 @@ class PackedEmbedder:
             if wanted.any():
                 computed = iter(self._compute(output, heads.TokenRows.select(hidden, batch, wanted)))
                 found[output] = [next(computed) if w else None for w in wanted]
-        rows: list[Row] = [Row()] * len(sequences)
+        rows: list[Row] = [Row()] * len(items)
         for packed, original in enumerate(batch.order):
             rows[original] = Row(**{output: values[packed] for output, values in found.items()})  # type: ignore[arg-type]
         return rows
@@ -141,8 +141,7 @@ class PackedEmbedder:
 
     def check_outputs(self, outputs: Collection[Output]) -> None:
         """Raises InvalidRequest on an output that the model does not have."""
-        if missing := sorted(set(outputs) - set(self.info.outputs)):
-            raise InvalidRequest(f"outputs has {missing}; {self.info.model} has {list(self.info.outputs)}", field="outputs")
+        check_outputs(self.info, outputs)
 
     def _compute(self, output: Output, rows: heads.TokenRows) -> Sequence[Float32Array | SparseVector]:
         if output == "dense":
@@ -152,6 +151,11 @@ class PackedEmbedder:
             return heads.lexical_weights(rows, self._heads.sparse, self.tokenizer.special_ids)
         assert self._heads.multi_vector is not None
         return [vectors.cpu().numpy() for vectors in heads.multi_vector(rows, self._heads.multi_vector)]
+
+
+def check_outputs(info: EmbedderInfo, outputs: Collection[Output]) -> None:
+    if missing := sorted(set(outputs) - set(info.outputs)):
+        raise InvalidRequest(f"outputs has {missing}; {info.model} has {list(info.outputs)}", field="outputs")
 
 
 def refuse_query_options(options: EmbedderOptions | None) -> None:
@@ -202,7 +206,7 @@ def _load_heads(checkpoint: Checkpoint, row: EmbedderRow | None, device: torch.d
     """BGE-M3's two heads come together, whether the catalogue promises them or the folder of a fine-tuned M3 has them."""
     pooling = checkpoint.pooling or (row.pooling if row else None) or ("last_token" if checkpoint.is_causal else None)
     promised = row is not None and "sparse" in row.outputs
-    if promised or checkpoint.head_files:
+    if promised or head_files_of(checkpoint.folder):
         size = checkpoint.hidden_size
         return EmbedderHeads(
             "cls" if pooling is None else pooling,

@@ -34,6 +34,11 @@ def load_reranker(settings: RerankerSettings) -> tuple[Scorer[Any], OptionRules]
 
 
 def _load(settings: RerankerSettings) -> Scorer[Any]:
+    if settings.engine == "flagembedding":
+        # Only whoever asks for it pays for the import.
+        from bgeserve.models.flagembedding import load_flag_scorer
+
+        return load_flag_scorer(settings)
     if settings.scoring != "own":
         return load_vector_scorer(settings)
     row = find_reranker(settings.like or settings.model)

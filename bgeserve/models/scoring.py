@@ -37,15 +37,19 @@ class PairScore:
     """As `types.Scores.parts`."""
 
 
-class _HasCost(Protocol):
+class Tokenized(Protocol):
+    """What tokenising made of one input, and what is queued."""
+
     @property
-    def cost(self) -> int: ...
+    def cost(self) -> int:
+        """In tokens."""
+        ...
 
     @property
     def truncated(self) -> bool: ...
 
 
-ItemT = TypeVar("ItemT", bound=_HasCost)
+ItemT = TypeVar("ItemT", bound=Tokenized)
 
 
 class Scorer(Protocol[ItemT]):
