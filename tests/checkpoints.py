@@ -78,7 +78,7 @@ def make_bge_m3(path: Path, *, max_tokens: int = 1024, seed: int = 0) -> Path:
     """An XLM-RoBERTa encoder with BGE-M3's two heads, sparse_linear.pt and colbert_linear.pt."""
     make_xlm_roberta(path, max_tokens=max_tokens, seed=seed)
     hidden = _SIZE["hidden_size"]
-    _save_linear(path / "sparse_linear.pt", 1, hidden, seed + 1)
+    _save_linear(path / "sparse_linear.pt", 1, hidden, seed + 5)  # one that finds most tokens worth a weight
     _save_linear(path / "colbert_linear.pt", hidden, hidden, seed + 2)
     return path
 
@@ -132,6 +132,8 @@ def _spread(model: PreTrainedModel) -> None:
             parameter.uniform_(0.5, 1.5)
         elif "word_embeddings" in name:
             parameter.mul_(3)
+        elif name in ("classifier.weight", "classifier.out_proj.weight"):
+            parameter.mul_(2)
         elif ".output.dense" in name:
             parameter.sub_(parameter.mean(dim=1, keepdim=True))  # or GELU's positive mean gives all tokens one common direction
 
@@ -200,7 +202,7 @@ def _wordpiece() -> Tokenizer:
 @cache
 def _unigram() -> Tokenizer:
     """Vocabulary in XLM-RoBERTa's order (<s> 0, <pad> 1, </s> 2, <unk> 3, pieces, <mask>), scores learned from TEXTS."""
-    # Without a normalizer: transformers 5 builds XLM-R's tokenizer anew and keeps none but SentencePiece's own, which cannot be trained here.
+    # Without a normalizer: transformers 5 builds XLM-R's tokenizer anew and keeps none but SentencePiece's own, which nothing here trains.
     pieces = Tokenizer(models.Unigram())
     pieces.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     trainer = trainers.UnigramTrainer(

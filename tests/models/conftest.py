@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import checkpoints
+from tests.models.folders import Folders
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,25 +15,45 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.make_bert(tmp_path_factory.mktemp("bert") / "bge-small-en-v1.5")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    return Folders(tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture(scope="session")
-def bert_mean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.make_bert(tmp_path_factory.mktemp("bert") / "e5-small-v2", pooling="mean", seed=3)
+def bert(folders: Folders) -> Path:
+    return folders["bge-small-en-v1.5"]
 
 
 @pytest.fixture(scope="session")
-def bge_m3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.make_bge_m3(tmp_path_factory.mktemp("m3") / "bge-m3")
+def bert_mean(folders: Folders) -> Path:
+    return folders["e5-small-v2"]
 
 
 @pytest.fixture(scope="session")
-def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.make_reranker(tmp_path_factory.mktemp("reranker") / "bge-reranker-base")
+def bge_m3(folders: Folders) -> Path:
+    return folders["bge-m3"]
 
 
 @pytest.fixture(scope="session")
-def bert_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.make_bert_reranker(tmp_path_factory.mktemp("reranker") / "bert-reranker")
+def reranker(folders: Folders) -> Path:
+    return folders["bge-reranker-base"]
+
+
+@pytest.fixture(scope="session")
+def bert_reranker(folders: Folders) -> Path:
+    return folders["bert-reranker"]
+
+
+@pytest.fixture(scope="session")
+def layerwise(folders: Folders) -> Path:
+    return folders["bge-reranker-v2-minicpm-layerwise"]
+
+
+@pytest.fixture(scope="session")
+def lightweight(folders: Folders) -> Path:
+    return folders["bge-reranker-v2.5-gemma2-lightweight"]
+
+
+@pytest.fixture(scope="session")
+def llm_reranker(folders: Folders) -> Path:
+    return folders["bge-reranker-v2-gemma"]

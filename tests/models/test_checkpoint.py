@@ -12,13 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bgeserve.errors import CheckpointError, SettingsError
+from bgeserve.errors import CheckpointError, InvalidRequest, SettingsError
 from bgeserve.models.checkpoint import Checkpoint
-from bgeserve.models.hub import locate
 from bgeserve.models.embedder import load_embedder
+from bgeserve.models.hub import locate
 from bgeserve.models.reranker import load_reranker
 from bgeserve.settings import EmbedderSettings, RerankerSettings
+from bgeserve.types import EmbedderOptions, Example
 from tests import checkpoints
+from tests.models.folders import Folders
 
 
 def edit(file: Path, **changes: Any) -> None:
@@ -56,9 +58,9 @@ def test_limit_comes_from_the_first_file_that_states_it(bert_copy: Path) -> None
     assert Checkpoint.read(bert_copy, stated_max_tokens=70).max_tokens == 100
     edit(bert_copy / "sentence_bert_config.json", max_seq_length=None)
     edit(bert_copy / "tokenizer_config.json", model_max_length=90)
-    assert Checkpoint.read(bert_copy, stated_max_tokens=70).max_tokens == 90
-    edit(bert_copy / "tokenizer_config.json", model_max_length=None)
     assert Checkpoint.read(bert_copy, stated_max_tokens=70).max_tokens == 70
+    assert Checkpoint.read(bert_copy).max_tokens == 90
+    edit(bert_copy / "tokenizer_config.json", model_max_length=None)
     assert Checkpoint.read(bert_copy).max_tokens == 512
     edit(bert_copy / "tokenizer_config.json", model_max_length=10**30)
     assert Checkpoint.read(bert_copy).max_tokens == 512
@@ -81,23 +83,39 @@ def test_pooling_in_both_styles_of_sentence_transformers(bert_copy: Path, config
     assert Checkpoint.read(bert_copy).pooling == pooling
 
 
+def prefix(model: Any) -> str:
+    """What stands before a query."""
+    return model._query_prompt.prefix
+
+
 def test_a_folder_with_a_catalogued_name_takes_pooling_and_instruction_from_its_row(tmp_path: Path) -> None:
     folder = checkpoints.make_bert(tmp_path / "bge-base-en-v1.5", pooling=None)
-    assert load(folder).info.query_instruction == "Represent this sentence for searching relevant passages: "
-    assert load(folder, query_instruction="").info.query_instruction == ""
-    assert load(folder, query_instruction="find: ").info.query_instruction == "find: "
+    assert prefix(load(folder)) == "Represent this sentence for searching relevant passages: "
+    assert prefix(load(folder, query_instruction="")) == ""
+    assert prefix(load(folder, query_instruction="find: ")) == "find: "
 
 
 def test_an_instruction_is_put_into_its_rows_format(tmp_path: Path) -> None:
     folder = checkpoints.make_xlm_roberta(tmp_path / "multilingual-e5-large-instruct", pooling="mean")
-    assert load(folder, query_instruction="Find answers").info.query_instruction == "Instruct: Find answers\nQuery: "
-    assert load(folder, query_instruction="").info.query_instruction == ""
+    assert prefix(load(folder, query_instruction="Find answers")) == "Instruct: Find answers\nQuery: "
+    assert prefix(load(folder, query_instruction="")) == ""
 
 
 def test_a_folder_of_another_name_has_its_own_prompt(bert_copy: Path) -> None:
-    assert load(bert_copy).info.query_instruction == ""
+    assert prefix(load(bert_copy)) == ""
     (bert_copy / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "q: "}}))
-    assert load(bert_copy).info.query_instruction == "q: "
+    assert prefix(load(bert_copy)) == "q: "
+
+
+def test_a_checkpoint_that_is_like_a_published_model_takes_its_row(folders: Folders, tmp_path: Path) -> None:
+    tuned = Path(shutil.copytree(folders["bge-en-icl"], tmp_path / "my-tuned-model"))
+    model, published = load(tuned, like="BAAI/bge-en-icl"), load(folders["bge-en-icl"])
+    example = EmbedderOptions(examples=[Example("a", "b")])
+    for options in (None, EmbedderOptions(instruction="Find it."), example):
+        ours, theirs = (one.tokenize(["query"], "query", options=options)[0].ids.tolist() for one in (model, published))
+        assert ours == theirs
+    with pytest.raises(InvalidRequest, match=r"examples has 1; .*my-tuned-model takes none, only an instruction"):
+        load(tuned).tokenize(["query"], "query", options=example)
 
 
 def test_a_fine_tuned_m3_needs_no_row(bge_m3: Path, tmp_path: Path) -> None:
@@ -245,8 +263,7 @@ QUERY_WEIGHT = "encoder.layer.1.attention.self.query.weight"
         (lambda folder: torch.save(Pickled(), folder / "sparse_linear.pt"), r"sparse_linear\.pt does not hold a linear layer"),
         (change_config("config.json", model_type="llama"), r"model_type is 'llama'; known here: bert, xlm-roberta"),
         (change_config("config.json", position_embedding_type="relative_key"), r"position_embedding_type is 'relative_key'"),
-        (change_config("config.json", vocab_size=100), r"its tokenizer has 243 tokens, its config\.json a vocab_size of 100"),
-        (change_config("config.json", is_decoder=True), r"is_causal"),
+        (change_config("config.json", vocab_size=100), r"its tokenizer has 244 tokens, its config\.json a vocab_size of 100"),
         (change_config("1_Pooling/config.json", pooling_mode_mean_tokens=True), r"1_Pooling/config\.json: pooling is \['cls', 'mean'\]"),
         (remove("1_Pooling/config.json"), r"1_Pooling/config\.json is missing"),
         (overwrite("modules.json", b'[{"type": "sentence_transformers.models.Dense", "path": "2"}]'), r"module 'Dense' is not known"),

@@ -6,6 +6,8 @@ import random
 
 from tests.checkpoints import TEXTS
 
+SPECIAL_TOKENS = "<s> special </s> tokens <pad> in <unk> the text <mask> [CLS] [SEP] [PAD]"
+
 AWKWARD = (
     "word",
     "",
@@ -17,7 +19,7 @@ AWKWARD = (
     "NUL \x00 and bell \x07",
     "combining e\u0301 \u0301 alone, Hangul 한국어 \u1112\u1161\u11ab",
     "\U0001f469\u200d\U0001f469\u200d\U0001f467 🏳️‍🌈 🇳🇱",
-    "<s> special </s> tokens <pad> in <unk> the text <mask> [CLS] [SEP] [PAD]",
+    SPECIAL_TOKENS,
     "line\r\nbreaks\u2028and\u2029paragraphs\x85here",
     "{braces} {} {0} %s $x",
     "long " * 3000,
