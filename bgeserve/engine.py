@@ -21,7 +21,7 @@ from bgeserve.models.embedder import Row
 from bgeserve.models.embedding import load_embedding_model
 from bgeserve.models.reranker import load_reranker
 from bgeserve.models.runtime import worker_init
-from bgeserve.models.scoring import Tokenized, PairScore
+from bgeserve.models.scoring import PairScore, Tokenized
 from bgeserve.observe import Observer
 from bgeserve.settings import EmbedderSettings, ModelSettings, RerankerSettings
 from bgeserve.types import EmbedderOptions, Embeddings, InputType, Lane, ModelInfo, Output, RerankerOptions, Scores

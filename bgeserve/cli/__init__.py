@@ -14,10 +14,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bgeserve.cli import check, embed, index, models, rerank, search, status, up
+from bgeserve.cli import check, embed, index, models, rerank, search, status, up, verify
 from bgeserve.errors import BgeServeError
 
-COMMANDS = (up, check, index, search, embed, rerank, status, models)
+COMMANDS = (up, check, index, search, embed, rerank, status, models, verify)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from bgeserve.catalog import Family, Pooling, RerankerKind
 from bgeserve.errors import CheckpointError
 from bgeserve.models.hub import MULTI_VECTOR_HEAD, SPARSE_HEAD, locate
 from bgeserve.models.packing import PositionScheme
+from bgeserve.types import Role
 
 _KINDS: Mapping[str, RerankerKind] = {"LayerWiseMiniCPMForCausalLM": "layerwise", "CostWiseGemmaForCausalLM": "lightweight"}
 
@@ -78,7 +79,7 @@ class Checkpoint:
             pooling=pooling_of(folder),
             max_tokens=min(max_tokens_of(folder, stated_max_tokens) or most_tokens, most_tokens),
             most_tokens=most_tokens,
-            query_prompt=_query_prompt(folder),
+            query_prompt=query_prompt_of(folder),
         )
 
     @property
@@ -115,6 +116,14 @@ class Checkpoint:
 def head_files_of(folder: Path) -> tuple[Path, ...]:
     """Those of BGE-M3's two heads that are there."""
     return tuple(file for name in (SPARSE_HEAD, MULTI_VECTOR_HEAD) if (file := folder / name).is_file())
+
+
+def role_of(folder: Path) -> Role:
+    """What a checkpoint without a row is for: language models and classifiers score, bare transformers embed."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        folder = _base_of(folder)
+    architecture = _architecture(_read_json(folder / "config.json", dict))
+    return "reranker" if architecture.endswith(("ForCausalLM", "ForSequenceClassification")) else "embedder"
 
 
 def reranker_kind_of(folder: Path) -> RerankerKind:
@@ -205,7 +214,7 @@ def _base_of(adapter: Path) -> Path:
         raise CheckpointError(f"{adapter / ADAPTER_CONFIG}: its base {base!r} cannot be had: {error.message}") from error
 
 
-def _query_prompt(folder: Path) -> str | None:
+def query_prompt_of(folder: Path) -> str | None:
     return _optional_json(folder / "config_sentence_transformers.json").get("prompts", {}).get("query")
 
 

@@ -17,7 +17,7 @@ import torch
 
 from bgeserve.catalog import EmbedderRow, find_embedder, find_reranker
 from bgeserve.errors import CheckpointError, SettingsError
-from bgeserve.models.checkpoint import head_files_of, max_tokens_of, pooling_of, reranker_kind_of, weight_files_of
+from bgeserve.models.checkpoint import head_files_of, max_tokens_of, pooling_of, query_prompt_of, reranker_kind_of, weight_files_of
 from bgeserve.models.embedder import EmbedderInfo, Row, check_outputs, refuse_query_options
 from bgeserve.models.fingerprint import fingerprint
 from bgeserve.models.hub import SPARSE_HEAD, locate
@@ -152,7 +152,7 @@ def load_flag_embedder(settings: EmbedderSettings) -> FlagEmbedder:
     folder = locate(settings.model, settings.revision)
     row = find_embedder(settings.like or settings.model)
     examples = [Example(one.query, one.response, one.instruction) for one in settings.examples]
-    prompt = QueryPrompt.of(row, settings.query_instruction, None, examples)
+    prompt = QueryPrompt.of(row, settings.query_instruction, query_prompt_of(folder), examples)
     pooling = pooling_of(folder) or (row.pooling if row else "cls")
     max_tokens = settings.max_tokens or max_tokens_of(folder, row.max_tokens if row else None) or DEFAULT_MAX_TOKENS
     class_name = _embedder_class(folder, row, pooling)

@@ -90,16 +90,21 @@ class Hybrid(_VectorScorer):
 
 
 def _hybrid(query: Row, passage: Row, weights: Mapping[Output, float]) -> PairScore:
-    assert query.dense is not None and passage.dense is not None  # noqa: PT018
-    assert query.sparse is not None and passage.sparse is not None  # noqa: PT018
-    assert query.multi_vector is not None and passage.multi_vector is not None  # noqa: PT018
-    parts: dict[Output, float] = {
-        "dense": float(query.dense @ passage.dense),
-        "sparse": lexical_score(query.sparse, passage.sparse),
-        "multi_vector": float(heads.max_sim(torch.from_numpy(query.multi_vector), torch.from_numpy(passage.multi_vector))),
-    }
-    total = sum(weights.values())
-    return PairScore(sum(weights.get(name, 0.0) * part for name, part in parts.items()) / total, {**parts})
+    parts = pair_scores(query, passage)
+    weighted = sum(weights.get(name, 0.0) * part for name, part in parts.items())
+    return PairScore(weighted / sum(weights.values()), {**parts})
+
+
+def pair_scores(query: Row, passage: Row) -> dict[Output, float]:
+    """The score of each output that both have."""
+    scores: dict[Output, float] = {}
+    if query.dense is not None and passage.dense is not None:
+        scores["dense"] = float(query.dense @ passage.dense)
+    if query.sparse is not None and passage.sparse is not None:
+        scores["sparse"] = lexical_score(query.sparse, passage.sparse)
+    if query.multi_vector is not None and passage.multi_vector is not None:
+        scores["multi_vector"] = float(heads.max_sim(torch.from_numpy(query.multi_vector), torch.from_numpy(passage.multi_vector)))
+    return scores
 
 
 def lexical_score(query: SparseVector, passage: SparseVector) -> float:
