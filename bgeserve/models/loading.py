@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers import logging as transformers_logging
@@ -140,7 +141,7 @@ def _merged(model: Any, adapter: Path) -> Any:
             # Its weights would otherwise stay random, with no more than a warning.
             warnings.filterwarnings("error", message=".*missing adapter keys")
             return PeftModel.from_pretrained(model, str(adapter), local_files_only=True).merge_and_unload()
-    except (OSError, ValueError, RuntimeError, TypeError, UserWarning) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError, UserWarning) as error:
         raise CheckpointError(f"{adapter}: this adapter does not fit {type(model).__name__}: {error}") from error
 
 

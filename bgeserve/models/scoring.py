@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from bgeserve.errors import InvalidRequest, SettingsError
 from bgeserve.settings import RerankerSettings
@@ -102,7 +102,8 @@ class OptionRules:
         info = self._info
         if name not in info.options:
             takes = f"takes {', '.join(info.options)}" if info.options else "takes no options"
-            raise InvalidRequest(f"{name} is {value!r}, but {info.model} ({info.kind}) {takes}", field=name)
+            sent = list(cast("Sequence[int]", value)) if isinstance(value, tuple) else value
+            raise InvalidRequest(f"{name} is {sent!r}, but {info.model} ({info.kind}) {takes}", field=name)
         if name == "cutoff_layers" and (wrong := [layer for layer in value if layer not in info.cutoffs]):
             between = f"{info.cutoffs[0]} to {info.cutoffs[-1]}"
             raise InvalidRequest(f"cutoff_layers has {wrong}; {info.model} can be cut at layers {between}", field=name)
