@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from bgeserve.errors import CheckpointError, InvalidRequest, SettingsError
 from bgeserve.models.checkpoint import Checkpoint
 from bgeserve.models.embedder import load_embedder
 from bgeserve.models.hub import locate
-from bgeserve.models.reranker import load_reranker
-from bgeserve.settings import EmbedderSettings, RerankerSettings
+from bgeserve.settings import EmbedderSettings
 from bgeserve.types import EmbedderOptions, Example
 from tests import checkpoints
 from tests.models.folders import Folders
@@ -191,107 +189,7 @@ def test_a_model_that_is_nowhere_is_refused_by_name(model: str, message: str) ->
         locate(model)
 
 
-# --- broken folders ---------------------------------------------------------------------------------------------------------
-
-
-def remove(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
-
-
-def overwrite(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda folder: void((folder / name).write_bytes(content))
-
-
-def void(_: object) -> None:
-    pass
-
-
-def halve(name: str) -> Callable[[Path], None]:
-    return lambda folder: overwrite(name, (folder / name).read_bytes()[:100_000])(folder)
-
-
-def lose_a_shard(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "a.safetensors")
-    weight_map = {"x": "a.safetensors", "y": "b.safetensors"}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-
-
-def change_tensor(name: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> Callable[[Path], None]:
-    def broken(folder: Path) -> None:
-        tensors = load_file(folder / "model.safetensors")
-        changed = change(tensors.pop(name))
-        save_file(tensors if changed is None else {**tensors, name: changed}, folder / "model.safetensors", {"format": "pt"})
-
-    return broken
-
-
-def resize_head(name: str, out_features: int, in_features: int) -> Callable[[Path], None]:
-    state = {"weight": torch.zeros(out_features, in_features), "bias": torch.zeros(out_features)}
-    return lambda folder: torch.save(state, folder / name)
-
-
-def change_config(name: str, **changes: Any) -> Callable[[Path], None]:
-    return lambda folder: edit(folder / name, **changes)
-
-
-class Pickled:
-    """Not a tensor: loading it needs the code that a hostile file would bring."""
-
-
-QUERY_WEIGHT = "encoder.layer.1.attention.self.query.weight"
-
-
-@pytest.mark.parametrize(
-    ("break_it", "message"),
-    [
-        (remove("config.json"), r"config\.json is missing"),
-        (overwrite("config.json", b'{"model_type": "xlm-'), r"config\.json cannot be read"),
-        (overwrite("config.json", b"[]"), r"config\.json holds a JSON list; expected a dict"),
-        (change_config("config.json", hidden_size=None), r"config\.json lacks \['hidden_size'\]"),
-        (remove("model.safetensors"), r"has no weights"),
-        (halve("model.safetensors"), r"model\.safetensors is not whole"),
-        (overwrite("model.safetensors", b""), r"model\.safetensors is not whole"),
-        (lose_a_shard, r"b\.safetensors is missing"),
-        (change_tensor(QUERY_WEIGHT, lambda t: t[:32].clone()), rf"tensor {QUERY_WEIGHT} is \(32, 64\); config\.json says \(64, 64\)"),
-        (change_tensor(QUERY_WEIGHT, lambda _: None), rf"lack 1 tensors of XLMRobertaModel: {QUERY_WEIGHT}$"),
-        (remove("sparse_linear.pt"), r"sparse_linear\.pt is missing"),
-        (remove("colbert_linear.pt"), r"colbert_linear\.pt is missing"),
-        (resize_head("sparse_linear.pt", 1, 32), r"sparse_linear\.pt.*\(1, 32\).*expected \(1, 64\)"),
-        (resize_head("sparse_linear.pt", 2, 64), r"sparse_linear\.pt.*\(2, 64\).*expected \(1, 64\)"),
-        (resize_head("colbert_linear.pt", 64, 128), r"colbert_linear\.pt.*\(64, 128\).*expected \(64, 64\)"),
-        (overwrite("sparse_linear.pt", b"not a torch file"), r"sparse_linear\.pt does not hold a linear layer"),
-        (lambda folder: torch.save(Pickled(), folder / "sparse_linear.pt"), r"sparse_linear\.pt does not hold a linear layer"),
-        (change_config("config.json", model_type="llama"), r"model_type is 'llama'; known here: bert, xlm-roberta"),
-        (change_config("config.json", position_embedding_type="relative_key"), r"position_embedding_type is 'relative_key'"),
-        (change_config("config.json", vocab_size=100), r"its tokenizer has 244 tokens, its config\.json a vocab_size of 100"),
-        (change_config("1_Pooling/config.json", pooling_mode_mean_tokens=True), r"1_Pooling/config\.json: pooling is \['cls', 'mean'\]"),
-        (remove("1_Pooling/config.json"), r"1_Pooling/config\.json is missing"),
-        (overwrite("modules.json", b'[{"type": "sentence_transformers.models.Dense", "path": "2"}]'), r"module 'Dense' is not known"),
-        (overwrite("tokenizer.json", b"{"), r"its tokenizer cannot be loaded"),
-    ],
-)
-def test_a_broken_embedder_is_refused_by_name(m3_copy: Path, break_it: Callable[[Path], None], message: str) -> None:
-    load(m3_copy)
-    break_it(m3_copy)
-    with pytest.raises(CheckpointError, match=message):
-        load(m3_copy)
-
-
-def test_a_folder_that_does_not_say_how_to_pool_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="does not say how to pool"):
-        load(checkpoints.make_bert(tmp_path / "unknown", pooling=None))
-
-
-def test_an_encoder_is_no_cross_encoder(bert: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"lack 2 tensors of BertForSequenceClassification: classifier\.bias, classifier\.weight"):
-        load_reranker(RerankerSettings(model=str(bert)))
-
-
-def test_a_classifier_of_several_labels_is_no_reranker(tmp_path: Path, reranker: Path) -> None:
-    folder = shutil.copytree(reranker, tmp_path / "classifier")
-    edit(folder / "config.json", id2label={"0": "no", "1": "yes"}, label2id={"no": 0, "yes": 1})
-    with pytest.raises(CheckpointError, match=r"tensor classifier\.out_proj\.bias is \(1,\); config\.json says \(2,\)"):
-        load_reranker(RerankerSettings(model=str(folder)))
+# --- limits ------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_stated_limit_may_go_beyond_the_recommended_one(tmp_path: Path) -> None:
