@@ -45,7 +45,7 @@ class PairPrompter:
     """Pairs of at most `max_tokens` of query and passage (the query at most 3/4 of it); separators and prompt come on top."""
 
     def __init__(self, tokenizer: Tokenizer, *, prompt: str, instruction: str, most_tokens: int) -> None:
-        """`most_tokens`: positions that the model has."""
+        """`most_tokens`: positions that the model has. Raises InvalidRequest, as `pairs` does for a prompt."""
         self.max_tokens = tokenizer.max_tokens
         self._tokenizer = tokenizer
         self._prompt = prompt
@@ -54,6 +54,7 @@ class PairPrompter:
         # A model that pads with its begin-of-text token was trained without one.
         self._bos = [] if tokenizer.bos_id in (None, tokenizer.pad_id) else [tokenizer.bos_id]
         (self._separator,) = tokenizer.body_ids([SEPARATOR], self.max_tokens, "separator")
+        self._prompt_ids(prompt)  # too long a prompt is refused before any weights are loaded
 
     def pairs(
         self, query: str, passages: Sequence[str], *, prompt: str | None = None, instruction: str | None = None, truncate: bool = True
