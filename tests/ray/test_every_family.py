@@ -1,4 +1,4 @@
-"""One service of an M3, an encoder reranker, an LLM reranker cut at its layers and one that compresses too, all tiny, as a client sees it."""
+"""One service of an M3, an encoder reranker, an LLM reranker that is cut at its layers and one that compresses too, as a client sees it."""
 
 from __future__ import annotations
 
