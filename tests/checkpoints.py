@@ -8,12 +8,15 @@ position or pooling would go unseen.
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -41,7 +44,7 @@ TEXTS = (
     "👩‍👩‍👧‍👦 emoji 🙂 and symbols ∑ ≈ €",
     "def compress(data, level=9): return zlib.compress(data, level)",
 )
-"""What the tokenizers learn from; also a handy set of different texts."""
+"""What the tokenizers' pieces are from; also a handy set of different texts."""
 
 _SIZE: dict[str, Any] = {
     "hidden_size": 64,
@@ -140,7 +143,7 @@ def _spread(model: PreTrainedModel) -> None:
 
 def _save_linear(file: Path, out_features: int, in_features: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(out_features, in_features, generator=generator) * 0.08
+    weight = torch.randn(out_features, in_features, generator=generator) * 0.04
     torch.save({"weight": weight, "bias": torch.randn(out_features, generator=generator) * 0.02}, file)
 
 
@@ -182,12 +185,15 @@ def _save_unigram(path: Path, tokenizer: Tokenizer, max_tokens: int) -> None:
 
 @cache
 def _wordpiece() -> Tokenizer:
+    normalizer, split = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = [word for text in TEXTS for word, _ in split.pre_tokenize_str(normalizer.normalize_str(text))]
+    counts = _pieces_of(words)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=900, special_tokens=special, show_progress=False))
+    # As every piece may go on a word or begin one, each is there in both forms.
+    vocabulary = {token: i for i, token in enumerate([*special, *counts, *(f"##{piece}" for piece in counts)])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, split, decoders.WordPiece()
+    tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -201,15 +207,15 @@ def _wordpiece() -> Tokenizer:
 
 @cache
 def _unigram() -> Tokenizer:
-    """Vocabulary in XLM-RoBERTa's order (<s> 0, <pad> 1, </s> 2, <unk> 3, pieces, <mask>), scores learned from TEXTS."""
+    """Vocabulary in XLM-RoBERTa's order: <s> 0, <pad> 1, </s> 2, <unk> 3, pieces, <mask>."""
     # Without a normalizer: transformers 5 builds XLM-R's tokenizer anew and keeps none but SentencePiece's own, which nothing here trains.
-    pieces = Tokenizer(models.Unigram())
+    counts = _pieces_of([f"▁{word}" for text in TEXTS for word in text.split()])
+    total = sum(counts.values())
+    vocabulary = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    vocabulary += [(piece, math.log(count / total)) for piece, count in counts.items()]
+    pieces = Tokenizer(models.Unigram(vocabulary, unk_id=3, byte_fallback=False))
     pieces.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    trainer = trainers.UnigramTrainer(
-        vocab_size=700, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
-    )
-    pieces.train_from_iterator(TEXTS, trainer)
-    pieces.add_special_tokens(["<mask>"])
+    pieces.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     pieces.decoder = decoders.Metaspace()
     pieces.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
@@ -217,6 +223,12 @@ def _unigram() -> Tokenizer:
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     return pieces
+
+
+def _pieces_of(words: Sequence[str]) -> dict[str, int]:
+    """Characters, and what is there twice: counted, in an order that is the same in every process, as that of a trainer is not."""
+    counts = Counter(word[i:j] for word in words for i in range(len(word)) for j in range(i + 1, min(len(word), i + 6) + 1))
+    return {piece: counts[piece] for piece in sorted(counts) if len(piece) == 1 or counts[piece] > 1}
 
 
 def _write(file: Path, content: Any) -> None:

@@ -98,7 +98,7 @@ QUERY_WEIGHT = "encoder.layer.1.attention.self.query.weight"
         (lambda folder: torch.save(Pickled(), folder / "sparse_linear.pt"), r"sparse_linear\.pt does not hold a linear layer"),
         (change_config("config.json", model_type="llama"), r"model_type is 'llama'; known here: bert, xlm-roberta"),
         (change_config("config.json", position_embedding_type="relative_key"), r"position_embedding_type is 'relative_key'"),
-        (change_config("config.json", vocab_size=100), r"its tokenizer has 244 tokens, its config\.json a vocab_size of 100"),
+        (change_config("config.json", vocab_size=100), r"its tokenizer has 354 tokens, its config\.json a vocab_size of 100"),
         (change_config("1_Pooling/config.json", pooling_mode_mean_tokens=True), r"1_Pooling/config\.json: pooling is \['cls', 'mean'\]"),
         (remove("1_Pooling/config.json"), r"1_Pooling/config\.json is missing"),
         (overwrite("modules.json", b'[{"type": "sentence_transformers.models.Dense", "path": "2"}]'), r"module 'Dense' is not known"),
