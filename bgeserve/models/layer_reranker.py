@@ -62,7 +62,8 @@ class LayerReranker:
     def tokenize(self, query: str, passages: Sequence[str], options: RerankerOptions, truncate: bool = True) -> list[LayeredPair]:
         cutoffs = tuple(sorted(set(options.cutoff_layers or (self.info.cutoffs[-1],))))
         ratio = options.compress_ratio or 1
-        compress_at = frozenset(options.compress_layers or DEFAULT_COMPRESS_LAYERS) if ratio > 1 else frozenset[int]()
+        layers = DEFAULT_COMPRESS_LAYERS if options.compress_layers is None else options.compress_layers
+        compress_at = frozenset(layers) if ratio > 1 else frozenset[int]()
         pairs = self._prompter.pairs(query, passages, prompt=options.prompt, instruction=options.instruction, truncate=truncate)
         return [
             LayeredPair(pair, Depths(pair.query_tokens, pair.passage_tokens, pair.prompt_tokens, cutoffs, compress_at, ratio))

@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from bgeserve.errors import CheckpointError
+from bgeserve.models.layer_scorer import scorer_class
+from bgeserve.types import RerankerOptions
 from tests.checkpoints import TEXTS
-from tests.models.folders import MINILM, Folders
-from tests.models.loaded import Reranker, dense, embedder
+from tests.models.folders import LAYERED, MINILM, Folders
+from tests.models.loaded import Reranker, all_numbers, dense, embedder
 from tests.models.parity.case import LOGIT_TOLERANCE, VECTOR_TOLERANCE
 
 ENCODER_TARGETS = ["query", "value", "dense"]
@@ -138,3 +141,29 @@ def test_a_base_that_is_nowhere_is_named(bert_adapter: Path, tmp_path: Path) -> 
     none = copy_adapter(bert_adapter, tmp_path / "none", base_model_name_or_path=None)
     with pytest.raises(CheckpointError, match=r"adapter_config\.json lacks base_model_name_or_path"):
         embedder(none)
+
+
+@pytest.mark.parametrize("name", LAYERED)
+def test_a_layered_rerankers_adapter(name: str, folders: Folders, tmp_path: Path) -> None:
+    """Merging it is adding alpha / r times its two matrices' product to each weight: written here into a full checkpoint."""
+    base = folders[name]
+    class_, config = scorer_class(base, json.loads((base / "config.json").read_text()))
+
+    class Loaded:
+        @staticmethod
+        def from_pretrained(folder: Path) -> Any:
+            return class_.from_pretrained(folder, config=config)
+
+    adapter = make_adapter(base, tmp_path / "adapter", Loaded, DECODER_TARGETS, "FEATURE_EXTRACTION")
+    full = Path(shutil.copytree(base, tmp_path / "full"))
+    tensors, parts = load_file(base / "model.safetensors"), load_file(adapter / "adapter_model.safetensors")
+    for key in [key for key in parts if key.endswith("lora_A.weight")]:
+        weight = key.removeprefix("base_model.model.").replace("lora_A.weight", "weight")
+        tensors[weight] += 2 * parts[key.replace("lora_A", "lora_B")] @ parts[key]
+    save_file(tensors, full / "model.safetensors", {"format": "pt"})
+    options = RerankerOptions(cutoff_layers=[2, 6])
+    expected, ours, untuned = (
+        all_numbers(model.forward(model.items(TEXTS[0], TEXTS, options))) for model in map(Reranker, (full, adapter, base))
+    )
+    assert ours == pytest.approx(expected, abs=LOGIT_TOLERANCE)
+    assert ours != pytest.approx(untuned, abs=0.1)

@@ -93,6 +93,13 @@ def test_a_ratio_of_1_compresses_nothing(lightweight_counted: Counted) -> None:
     assert set(lightweight_counted.rows(items).values()) == {sum(item.cost for item in items)}
 
 
+def test_no_layers_to_compress_at_are_none(lightweight_counted: Counted) -> None:
+    items = lightweight_counted.items(TEXTS, compress_layers=[], compress_ratio=4)
+    assert {item.depths.compress_at for item in items} == {frozenset()}
+    unsaid = lightweight_counted.items(TEXTS, compress_ratio=4)
+    assert {item.depths.compress_at for item in unsaid} == {frozenset([8])}
+
+
 @pytest.mark.parametrize(
     ("passage", "ratio", "averaged"),
     [(5, 2, [2, 2, 1]), (4, 2, [2, 2]), (3, 8, [3]), (8, 8, [8]), (9, 4, [4, 4, 1]), (1, 4, [1]), (0, 4, [])],

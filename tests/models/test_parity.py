@@ -9,10 +9,9 @@ import pytest
 
 from tests.models.folders import CROSS_ENCODERS, LAYERED, M3_OF_8192, Folders
 from tests.models.loaded import Reranker, embedder
-from tests.models.parity import decoders, encoders, layered, pairs
+from tests.models.parity import CASES, encoders, layered, pairs
 from tests.models.parity.case import Case, Mutant
 
-CASES = (*encoders.CASES, *decoders.CASES, *pairs.CASES, *layered.CASES)
 MUTANTS = [pytest.param(case, mutant, id=f"{case}-{mutant.__name__}") for case in CASES for mutant in case.mutants]
 
 

@@ -23,7 +23,7 @@ VECTOR_TOLERANCE = 1e-5
 """Of vectors, lexical weights and what is made of them."""
 LOGIT_TOLERANCE = 1e-4
 
-HERE = f"FlagEmbedding {version('FlagEmbedding')} in this process, transformers {version('transformers')}"
+HERE = f"FlagEmbedding {version('FlagEmbedding')} here, transformers {version('transformers')}"
 
 
 @dataclass(frozen=True)

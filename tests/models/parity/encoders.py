@@ -125,6 +125,6 @@ CASES = (
     ),
     Case(
         MINILM, sentence_transformer, our_minilm, VECTOR_TOLERANCE, (m.pool_cls, m.cut_one_early), about="(trained weights)",
-        where=f"sentence-transformers {version('sentence-transformers')} in this process",
+        where=f"sentence-transformers {version('sentence-transformers')} here",
     ),
 )  # fmt: skip

@@ -76,7 +76,7 @@ def options_of(case: Mapping[str, Any], name: str) -> RerankerOptions:
 
 def _provenance(name: str) -> str:
     versions = golden(name)["provenance"]["versions"]
-    return f"FlagEmbedding {versions['FlagEmbedding']}, tests/golden/{name}.json, transformers {versions['transformers']}"
+    return f"FlagEmbedding {versions['FlagEmbedding']}, transformers {versions['transformers']} ({name}.json)"
 
 
 MUTANTS = (
