@@ -51,6 +51,7 @@ class EmbedderEngine:
 
     def __init__(self, name: str, settings: EmbedderSettings, observer: Observer | None = None) -> None:
         self._name = name
+        self._like = settings.like
         self._model = load_embedding_model(settings)
         self._runner: _Runner[EmbedItem, Row] = _Runner(settings, self._forward, observer)
         self._runner.warm_up(self._tokenize([WARM_UP_TEXT], self._model.info.outputs, "document", None, True))
@@ -66,6 +67,7 @@ class EmbedderEngine:
             dimensions=info.dimensions,
             fingerprint=info.fingerprint,
             family=info.family,
+            like=self._like,
             kind=info.pooling,
             options=info.options,
         )
@@ -114,6 +116,7 @@ class RerankerEngine:
 
     def __init__(self, name: str, settings: RerankerSettings, observer: Observer | None = None) -> None:
         self._name = name
+        self._like = settings.like
         self._model, self._rules = load_reranker(settings)
         self._runner: _Runner[Any, PairScore] = _Runner(settings, self._model.forward, observer)
         self._runner.warm_up(self._model.tokenize("warm-up", [WARM_UP_TEXT], self._rules.resolve(None)))
@@ -126,6 +129,7 @@ class RerankerEngine:
             model=info.model,
             max_tokens=info.max_tokens,
             family=info.family,
+            like=self._like,
             kind=info.kind,
             options=info.options,
             layers=(info.cutoffs[0], info.cutoffs[-1]) if info.cutoffs else None,

@@ -210,6 +210,8 @@ class ModelInfo:
     """Which fields of EmbedderOptions or RerankerOptions it takes."""
     layers: tuple[int, int] | None = None
     """First and last cutoff layer, of a reranker that can be cut."""
+    like: str | None = None
+    """The published model whose catalogue row holds for it. None: the row of `model`, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)

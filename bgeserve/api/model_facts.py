@@ -41,7 +41,7 @@ def facts_of(info: ModelInfo) -> RetrieverFacts | RerankerFacts:
 
 
 def _retriever(info: ModelInfo) -> RetrieverFacts:
-    row = find_embedder(info.model)
+    row = find_embedder(info.like or info.model)
     outputs = ", ".join(info.outputs)
     return {
         "name": info.name,
@@ -54,7 +54,7 @@ def _retriever(info: ModelInfo) -> RetrieverFacts:
 
 
 def _reranker(info: ModelInfo) -> RerankerFacts:
-    row = find_reranker(info.model)
+    row = find_reranker(info.like or info.model)
     kind = _type(info)
     return {
         "name": info.name,
