@@ -24,16 +24,16 @@ from tests.models.loaded import Reranker, dense, embedder
 from tests.models.texts import ragged
 
 HALVES = ("bfloat16", "float16")
-LEAST_COSINE = {"bfloat16": 0.97, "float16": 0.999}
-LEAST_MEDIAN_COSINE = {"bfloat16": 0.996, "float16": 0.9999}
-LEAST_CORRELATION = {"bfloat16": 0.98, "float16": 0.9995}
+LEAST_COSINE = {"bfloat16": 0.95, "float16": 0.998}
+LEAST_MEDIAN_COSINE = {"bfloat16": 0.99, "float16": 0.9995}
+LEAST_CORRELATION = {"bfloat16": 0.95, "float16": 0.999}
 """Of logits with float32's."""
 BATCH_VECTOR_TOLERANCE = {"bfloat16": 0.02, "float16": 0.0025}
 """Between a text in a batch and alone: a rounding of another order of sums, where a CPU has one; none was seen."""
 BATCH_LOGIT_TOLERANCE = {"bfloat16": 0.2, "float16": 0.025}
 
 SOME_TEXTS = [*TEXTS, *ragged(10, 100)]
-PAIRS = [(query, passage) for query in TEXTS[:3] for passage in SOME_TEXTS]
+PAIRS = [(query, passage) for query in TEXTS[:2] for passage in SOME_TEXTS]
 
 
 @pytest.mark.parametrize("dtype", HALVES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]
 """Values by output."""
+Computing = Iterator[tuple[str, NDArray[Any]]]
+"""Values of one output after another."""
 Mutant = Callable[[pytest.MonkeyPatch], None]
 """Breaks our code in one place."""
 
@@ -31,7 +33,7 @@ class Case:
     model: str
     """The published model that the checkpoint is like: a name of `folders.MAKERS`."""
     theirs: Callable[[Path], Arrays]
-    ours: Callable[[Path], Arrays]
+    ours: Callable[[Path], Computing]
     """Loads anew, so that a mutant of loading shows too."""
     tolerance: float
     mutants: tuple[Mutant, ...]
@@ -43,12 +45,21 @@ class Case:
         return f"{self.model} {self.about}".strip()
 
     def differences(self, folder: Path) -> dict[str, float]:
-        """The largest one of each output; infinite where shapes differ or a value is no number."""
-        theirs, ours = _computed_once(self.theirs, folder), self.ours(folder)
-        assert theirs.keys() == ours.keys()
-        return {output: _largest_difference(ours[output], theirs[output]) for output in theirs}
+        """The largest one of each output."""
+        found = dict(self._compare(folder))
+        assert found.keys() == self.values(folder).keys()
+        return found
+
+    def fails(self, folder: Path) -> bool:
+        """Computes no more than it takes to know."""
+        return any(far > self.tolerance for _, far in self._compare(folder))
+
+    def _compare(self, folder: Path) -> Iterator[tuple[str, float]]:
+        theirs = self.values(folder)
+        return ((output, _largest_difference(ours, theirs[output])) for output, ours in self.ours(folder))
 
     def values(self, folder: Path) -> Arrays:
+        """Theirs."""
         return _computed_once(self.theirs, folder)
 
 
@@ -58,6 +69,7 @@ def _computed_once(theirs: Callable[[Path], Arrays], folder: Path) -> Arrays:
 
 
 def _largest_difference(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
+    """Infinite where shapes differ or a value is no number."""
     if np.shape(ours) != np.shape(theirs):
         return math.inf
     difference = float(np.abs(np.asarray(ours, np.float64) - theirs).max())

@@ -10,7 +10,7 @@ from bgeserve.types import EmbedderOptions, Example
 from tests.checkpoints import TEXTS
 from tests.models.loaded import dense, embedder
 from tests.models.parity import mutants as m
-from tests.models.parity.case import VECTOR_TOLERANCE, Arrays, Case
+from tests.models.parity.case import VECTOR_TOLERANCE, Arrays, Case, Computing
 from tests.models.texts import AWKWARD, SPECIAL_TOKENS, ragged
 
 MAX_TOKENS = 256
@@ -44,13 +44,11 @@ def flag_llm(folder: Path, instruction: str | None, query_format: str) -> Arrays
     return {**found, "queries, instruction of the request": model.encode_queries(ALL_TEXTS, batch_size=8)}
 
 
-def our_llm(folder: Path) -> Arrays:
+def our_llm(folder: Path) -> Computing:
     model = embedder(folder, max_tokens=MAX_TOKENS)
-    return {
-        "documents": dense(model, ALL_TEXTS),
-        "queries": dense(model, ALL_TEXTS, "query"),
-        "queries, instruction of the request": dense(model, ALL_TEXTS, "query", EmbedderOptions(instruction=REQUESTED)),
-    }
+    yield "documents", dense(model, ALL_TEXTS)
+    yield "queries", dense(model, ALL_TEXTS, "query")
+    yield "queries, instruction of the request", dense(model, ALL_TEXTS, "query", EmbedderOptions(instruction=REQUESTED))
 
 
 def flag_icl(folder: Path) -> Arrays:
@@ -73,14 +71,12 @@ def flag_icl(folder: Path) -> Arrays:
     return {**found, "queries, examples of the request": model.encode_queries(ICL_QUERIES, batch_size=8)}
 
 
-def our_icl(folder: Path) -> Arrays:
+def our_icl(folder: Path) -> Computing:
     model = embedder(folder, max_tokens=MAX_TOKENS)
-    return {
-        "documents": dense(model, ALL_TEXTS),
-        "queries": dense(model, ICL_QUERIES, "query"),
-        "queries, instruction of the request": dense(model, ICL_QUERIES, "query", EmbedderOptions(instruction=REQUESTED)),
-        "queries, examples of the request": dense(model, ICL_QUERIES, "query", EmbedderOptions(REQUESTED, EXAMPLES)),
-    }
+    yield "documents", dense(model, ALL_TEXTS)
+    yield "queries", dense(model, ICL_QUERIES, "query")
+    yield "queries, instruction of the request", dense(model, ICL_QUERIES, "query", EmbedderOptions(instruction=REQUESTED))
+    yield "queries, examples of the request", dense(model, ICL_QUERIES, "query", EmbedderOptions(REQUESTED, EXAMPLES))
 
 
 MUTANTS = (

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bgeserve.types import OUTPUTS
+from bgeserve.types import OUTPUTS, EmbedderOptions
 from tests.checkpoints import TEXTS
 from tests.models.folders import M3_OF_8192, MINILM
 from tests.models.loaded import dense, embedder
 from tests.models.parity import mutants as m
-from tests.models.parity.case import VECTOR_TOLERANCE, Arrays, Case
+from tests.models.parity.case import VECTOR_TOLERANCE, Arrays, Case, Computing
 from tests.models.texts import AWKWARD, ragged
 
 ALL_TEXTS = [*TEXTS, *AWKWARD, *ragged(24, 150)]
@@ -43,15 +43,13 @@ def flag_m3(folder: Path, texts: Sequence[str], max_length: int, batch_size: int
     }
 
 
-def our_m3(folder: Path, texts: Sequence[str], max_length: int) -> Arrays:
+def our_m3(folder: Path, texts: Sequence[str], max_length: int) -> Computing:
     model = embedder(folder, max_tokens=max_length)
     rows = model.forward(model.tokenize(texts), [OUTPUTS] * len(texts))
     weights = [dict(zip(row.sparse.indices.tolist(), row.sparse.values.tolist(), strict=True)) for row in rows if row.sparse is not None]
-    return {
-        "dense": np.array([row.dense for row in rows]),
-        "sparse": _as_wide_as_the_vocabulary(weights, model.tokenizer.vocabulary_size),
-        "multi_vector": np.concatenate([row.multi_vector for row in rows if row.multi_vector is not None]),
-    }
+    yield "dense", np.array([row.dense for row in rows])
+    yield "sparse", _as_wide_as_the_vocabulary(weights, model.tokenizer.vocabulary_size)
+    yield "multi_vector", np.concatenate([row.multi_vector for row in rows if row.multi_vector is not None])
 
 
 def _as_wide_as_the_vocabulary(weights: Sequence[dict[int, float]], size: int) -> NDArray[np.float64]:
@@ -79,14 +77,12 @@ def flag_model(folder: Path, pooling: str, query: str, passage: str | None = Non
     return found
 
 
-def our_model(folder: Path, request: str | None = None) -> Arrays:
-    from bgeserve.types import EmbedderOptions
-
+def our_model(folder: Path, request: str | None = None) -> Computing:
     model = embedder(folder)
-    found = {"documents": dense(model, ALL_TEXTS), "queries": dense(model, ALL_TEXTS, "query")}
+    yield "documents", dense(model, ALL_TEXTS)
+    yield "queries", dense(model, ALL_TEXTS, "query")
     if request is not None:
-        found["queries, instruction of the request"] = dense(model, ALL_TEXTS, "query", EmbedderOptions(instruction=request))
-    return found
+        yield "queries, instruction of the request", dense(model, ALL_TEXTS, "query", EmbedderOptions(instruction=request))
 
 
 def sentence_transformer(folder: Path) -> Arrays:
@@ -95,8 +91,8 @@ def sentence_transformer(folder: Path) -> Arrays:
     return {"documents": SentenceTransformer(str(folder), device="cpu").encode(MINILM_TEXTS, normalize_embeddings=True)}
 
 
-def our_minilm(folder: Path) -> Arrays:
-    return {"documents": dense(embedder(folder), MINILM_TEXTS)}
+def our_minilm(folder: Path) -> Computing:
+    yield "documents", dense(embedder(folder), MINILM_TEXTS)
 
 
 ATTENTION_MUTANTS = (m.shift_positions, m.mix_neighbours, m.ignore_scaling)

@@ -17,7 +17,7 @@ from bgeserve.types import RerankerOptions
 from tests.models.loaded import Reranker
 from tests.models.parity import layer_mutants as lm
 from tests.models.parity import mutants as m
-from tests.models.parity.case import LOGIT_TOLERANCE, Arrays, Case
+from tests.models.parity.case import LOGIT_TOLERANCE, Arrays, Case, Computing
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 DEFAULT_PROMPTS = ("layerwise", "lightweight")
@@ -51,9 +51,10 @@ def golden_scores(folder: Path, name: str) -> Arrays:
     return {asked: np.atleast_2d(np.array(case["scores"])) for asked, case in cases_of(name).items()}
 
 
-def our_scores(folder: Path, name: str) -> Arrays:
+def our_scores(folder: Path, name: str) -> Computing:
     model = Reranker(folder, max_tokens=golden(name)["max_length"])
-    return {asked: _scores(model, case, name) for asked, case in cases_of(name).items()}
+    for asked, case in cases_of(name).items():
+        yield asked, _scores(model, case, name)
 
 
 def _scores(model: Reranker, case: Mapping[str, Any], name: str) -> NDArray[np.float64]:

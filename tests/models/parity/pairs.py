@@ -13,7 +13,7 @@ from tests.checkpoints import TEXTS
 from tests.models.loaded import Reranker
 from tests.models.parity import mutants as m
 from tests.models.parity import vector_mutants as v
-from tests.models.parity.case import LOGIT_TOLERANCE, VECTOR_TOLERANCE, Arrays, Case
+from tests.models.parity.case import LOGIT_TOLERANCE, VECTOR_TOLERANCE, Arrays, Case, Computing
 from tests.models.texts import AWKWARD, ragged
 
 Pairs = list[tuple[str, str]]
@@ -51,10 +51,10 @@ def flag_reranker(folder: Path) -> Arrays:
     return {"logits": np.array(model.compute_score(pairs_that_survive(folder), batch_size=8, max_length=MAX_PAIR_TOKENS))}
 
 
-def our_cross_encoder(folder: Path) -> Arrays:
+def our_cross_encoder(folder: Path) -> Computing:
     pairs = pairs_that_survive(folder)
     model = Reranker(folder, max_tokens=MAX_PAIR_TOKENS)
-    return {"logits": np.array(model.scores(model.items_of(pairs)))}
+    yield "logits", np.array(model.scores(model.items_of(pairs)))
 
 
 # --- LLM reranker -----------------------------------------------------------------------------------------------------------
@@ -77,14 +77,15 @@ def flag_llm(folder: Path) -> Arrays:
     return found
 
 
-def our_llm(folder: Path) -> Arrays:
+def our_llm(folder: Path) -> Computing:
     model = Reranker(folder, max_tokens=LLM_MAX_TOKENS)
     asked = {
         "logits": None,
         "logits, prompt of the request": RerankerOptions(prompt=PROMPT),
         "logits, instruction of the request": RerankerOptions(instruction=INSTRUCTION),
     }
-    return {output: np.array(model.scores(model.items_of(PAIRS, options))) for output, options in asked.items()}
+    for output, options in asked.items():
+        yield output, np.array(model.scores(model.items_of(PAIRS, options)))
 
 
 # --- vectors ----------------------------------------------------------------------------------------------------------------
@@ -108,16 +109,16 @@ def flag_hybrid(folder: Path) -> Arrays:
     return {**found, "late interaction": found["multi_vector"]}
 
 
-def our_hybrid(folder: Path) -> Arrays:
+def our_hybrid(folder: Path) -> Computing:
     model = Reranker(folder, scoring="hybrid")  # whose own weights are equal
     scored = model.forward(model.items_of(VECTOR_PAIRS))
-    found: dict[str, Any] = {output: [one.parts[output] for one in scored] for output in OUTPUTS}
-    found["equal weights"] = [one.score for one in scored]
+    for output in OUTPUTS:
+        yield output, np.array([one.parts[output] for one in scored])
+    yield "equal weights", np.array([one.score for one in scored])
     weights: dict[Output, float] = dict(zip(OUTPUTS, WEIGHTS["weights .4 .2 .4"], strict=True))
-    found["weights .4 .2 .4"] = model.scores(model.items_of(VECTOR_PAIRS, RerankerOptions(weights=weights)))
+    yield "weights .4 .2 .4", np.array(model.scores(model.items_of(VECTOR_PAIRS, RerankerOptions(weights=weights))))
     late = Reranker(folder, scoring="late_interaction")
-    found["late interaction"] = late.scores(late.items_of(VECTOR_PAIRS))
-    return {output: np.array(scores) for output, scores in found.items()}
+    yield "late interaction", np.array(late.scores(late.items_of(VECTOR_PAIRS)))
 
 
 CASES = (
