@@ -47,8 +47,15 @@ def modules(root: Path) -> dict[str, Path]:
 
 def violations(root: Path) -> list[str]:
     """One line per broken rule, empty when the checkout is as it should be."""
-    imports = {module: list(_imports(module, path, set(modules(root)))) for module, path in modules(root).items()}
+    imports: dict[str, list[Import]] = {module: [] for module in modules(root)}
+    for one in all_imports(root):
+        imports[one.importer].append(one)
     return [*_crossed_layers(imports), *_heavy_base_imports(imports)]
+
+
+def all_imports(root: Path) -> list[Import]:
+    known = modules(root)
+    return [one for module, path in known.items() for one in _imports(module, path, set(known))]
 
 
 def _crossed_layers(imports: dict[str, list[Import]]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture import PACKAGES, modules, violations
+from tests.architecture import PACKAGES, all_imports, modules, violations
 
 ROOT = Path(__file__).parent.parent
 MAX_FILE_LINES = 275
@@ -72,6 +72,12 @@ main(["--help"])
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "usage: bge-serve" in done.stdout
+
+
+def test_the_packed_path_never_imports_flagembedding() -> None:
+    importers = {one.importer for one in all_imports(ROOT) if one.imported.split(".")[0] == "FlagEmbedding"}
+    assert importers == {"bgeserve.models.flagembedding"}
+    assert {one.importer for one in all_imports(ROOT) if one.imported == "bgeserve.models.flagembedding" and one.at_import} == set()
 
 
 def test_graph_builders_keep_their_annotations_real() -> None:

@@ -58,10 +58,11 @@ class Checkpoint:
     """Of its sentence-transformers files; None where they have none."""
 
     @staticmethod
-    def read(folder: Path, stated_max_tokens: int | None = None) -> Checkpoint:
-        """What the folder's files say; `stated_max_tokens` counts where they are silent. Of a LoRA adapter: its base's files."""
+    def read(folder: Path, row_max_tokens: int | None = None) -> Checkpoint:
+        """What the folder's files say; `row_max_tokens`, of the catalogue, counts more than the tokenizer's files, which often say nothing
+        sensible, and less than sentence_bert_config.json. Of a LoRA adapter: its base's files."""
         if (folder / ADAPTER_CONFIG).is_file():
-            return replace(Checkpoint.read(_base_of(folder), stated_max_tokens), adapter=folder)
+            return replace(Checkpoint.read(_base_of(folder), row_max_tokens), adapter=folder)
         config: dict[str, Any] = _read_json(folder / "config.json", dict)
         if absent := [key for key in ("hidden_size", "max_position_embeddings", "vocab_size") if not isinstance(config.get(key), int)]:
             raise CheckpointError(f"{folder / 'config.json'} lacks {absent}")
@@ -77,7 +78,7 @@ class Checkpoint:
             positions=positions,
             weight_files=weight_files_of(folder),
             pooling=pooling_of(folder),
-            max_tokens=min(max_tokens_of(folder, stated_max_tokens) or most_tokens, most_tokens),
+            max_tokens=min(max_tokens_of(folder, row_max_tokens) or most_tokens, most_tokens),
             most_tokens=most_tokens,
             query_prompt=query_prompt_of(folder),
         )
@@ -196,12 +197,12 @@ def _read_pooling(file: Path) -> Pooling:
     return _POOLINGS[modes[0]]
 
 
-def max_tokens_of(folder: Path, by_row: int | None) -> int | None:
+def max_tokens_of(folder: Path, row_max_tokens: int | None) -> int | None:
     # sentence_bert_config.json first: tokenizer files of published models disagree with it, and it is what users of the model get.
     by_tokenizer = _optional_json(folder / "tokenizer_config.json").get("model_max_length")
     if by_tokenizer is not None and by_tokenizer > _UNSTATED_TOKENS:
         by_tokenizer = None
-    return _optional_json(folder / "sentence_bert_config.json").get("max_seq_length") or by_row or by_tokenizer
+    return _optional_json(folder / "sentence_bert_config.json").get("max_seq_length") or row_max_tokens or by_tokenizer
 
 
 def _base_of(adapter: Path) -> Path:

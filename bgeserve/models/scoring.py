@@ -104,6 +104,8 @@ class OptionRules:
             takes = f"takes {', '.join(info.options)}" if info.options else "takes no options"
             sent = list(cast("Sequence[int]", value)) if isinstance(value, tuple) else value
             raise InvalidRequest(f"{name} is {sent!r}, but {info.model} ({info.kind}) {takes}", field=name)
+        if name == "cutoff_layers" and not value:
+            raise InvalidRequest("cutoff_layers is empty; leave it out for the last layer", field=name)
         if name == "cutoff_layers" and (wrong := [layer for layer in value if layer not in info.cutoffs]):
             between = f"{info.cutoffs[0]} to {info.cutoffs[-1]}"
             raise InvalidRequest(f"cutoff_layers has {wrong}; {info.model} can be cut at layers {between}", field=name)

@@ -53,10 +53,10 @@ def test_minilm_is_read_as_its_sentence_transformers_files_say() -> None:
 
 def test_limit_comes_from_the_first_file_that_states_it(bert_copy: Path) -> None:
     edit(bert_copy / "sentence_bert_config.json", max_seq_length=100)
-    assert Checkpoint.read(bert_copy, stated_max_tokens=70).max_tokens == 100
+    assert Checkpoint.read(bert_copy, row_max_tokens=70).max_tokens == 100
     edit(bert_copy / "sentence_bert_config.json", max_seq_length=None)
     edit(bert_copy / "tokenizer_config.json", model_max_length=90)
-    assert Checkpoint.read(bert_copy, stated_max_tokens=70).max_tokens == 70
+    assert Checkpoint.read(bert_copy, row_max_tokens=70).max_tokens == 70
     assert Checkpoint.read(bert_copy).max_tokens == 90
     edit(bert_copy / "tokenizer_config.json", model_max_length=None)
     assert Checkpoint.read(bert_copy).max_tokens == 512
