@@ -154,7 +154,9 @@ def measure_load(args: argparse.Namespace) -> Measured:
 
 def _load(folder: Path) -> tuple[PackedEmbedder, EmbedderSettings]:
     settings = EmbedderSettings(model=str(folder), dtype="float32", cpus=CORES)
-    return load_embedder(settings), settings
+    embedder = load_embedder(settings)
+    forget_peak()  # of the fingerprint, which maps each weight file whole
+    return embedder, settings
 
 
 def _by_tokens(sequences: Sequence[TokenSequence], most: int) -> list[Batch]:
