@@ -4,7 +4,7 @@
 
 - texts: a mixed set of docstrings with one text of 8,192 tokens, over that text alone. One random M3, in batches by tokens, on one-thread
   workers, as a CPU replica computes them.
-- batches: the same model, after 200 batches and after 2,000.
+- batches: the same model, after 200 batches and after 2,000, which are the same 200 again and again.
 - load: the peak while a checkpoint in shards (float32) is loaded as float32 and as bfloat16 and each weight is read once, over its
   weights in that dtype and one shard; without what the process had before (the interpreter, torch, transformers). Mapped files count
   where they are in memory, although the system may drop them whenever it needs the room; `private` is what it may not.
@@ -133,7 +133,7 @@ def _measure_batches(args: argparse.Namespace, chosen: Callable[[list[Batch], To
 def measure_many(args: argparse.Namespace) -> Measured:
     embedder, settings = _load(args.folder)
     batches = _by_tokens(embedder.tokenize(load_texts()), settings.resolved_max_batch_tokens)
-    batches = (batches * (1 + args.batches // len(batches)))[: args.batches]
+    batches = [batches[i % min(EARLY_BATCHES, len(batches))] for i in range(args.batches)]
     _compute(embedder, settings, batches[:EARLY_BATCHES])
     early = peak()
     _compute(embedder, settings, batches[EARLY_BATCHES:])
