@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def forward_runs(embedder: PackedEmbedder, settings: EmbedderSettings, batches: 
     sentence_transformers = peers.sentence_transformers(folder, embedder.info, batch_texts)
     return {
         "packed, arrival order": partial(run_packed, embedder, settings, batches, DENSE),
-        "its linear layers alone": partial(run_linears, load_linears(settings), settings, tokens),
+        "its linear layers alone": linears_alone(settings, tokens),
         "FlagEmbedding, arrival order": lambda: [flagembedding(batch) for batch in batches],
         "FlagEmbedding, sorted bulk": lambda: flagembedding(texts),
         "sentence-transformers, sorted bulk": lambda: sentence_transformers(texts),
@@ -100,9 +100,10 @@ def run_packed(embedder: PackedEmbedder, settings: EmbedderSettings, batches: Ba
     run_on_workers(settings, compute, batches)
 
 
-def run_linears(linears: Sequence[nn.Linear], settings: EmbedderSettings, tokens: Sequence[int]) -> None:
-    """What no packing can save: each batch's matrix multiplications, on inputs of the right shape."""
-
+def linears_alone(settings: EmbedderSettings, tokens: Sequence[int]) -> Callable[[], None]:
+    """What no packing can save: each batch's matrix multiplications, on inputs of the right shape, which are made beforehand."""
+    transformer = load_transformer(Checkpoint.read(Path(settings.model)), CPU, choose_dtype(settings.dtype, CPU))
+    linears = [module for module in transformer.modules() if isinstance(module, nn.Linear)]
     inputs = {linear.in_features: torch.rand(max(tokens), linear.in_features, dtype=linear.weight.dtype) for linear in linears}
 
     @torch.inference_mode()
@@ -110,12 +111,7 @@ def run_linears(linears: Sequence[nn.Linear], settings: EmbedderSettings, tokens
         for linear in linears:
             linear(inputs[linear.in_features][:total])
 
-    run_on_workers(settings, compute, tokens)
-
-
-def load_linears(settings: EmbedderSettings) -> list[nn.Linear]:
-    transformer = load_transformer(Checkpoint.read(Path(settings.model)), CPU, choose_dtype(settings.dtype, CPU))
-    return [module for module in transformer.modules() if isinstance(module, nn.Linear)]
+    return partial(run_on_workers, settings, compute, tokens)
 
 
 def describe(model: str, settings: EmbedderSettings, embedder: PackedEmbedder, lengths: Sequence[Sequence[int]]) -> None:
