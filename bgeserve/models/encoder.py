@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bgeserve.errors import ComputeError
+from bgeserve.models.cpu_linear import pack_linears
 from bgeserve.models.packing import PackedBatch, PositionScheme
 from bgeserve.models.tokenizing import TokenSequence
 
@@ -20,6 +21,9 @@ class PackedEncoder:
     """An encoder whose weights several threads share: it keeps nothing between calls."""
 
     def __init__(self, transformer: Any, positions: PositionScheme, device: torch.device) -> None:
+        """On a CPU the transformer's linear layers are replaced by packed ones."""
+        if device.type == "cpu":
+            pack_linears(transformer)
         self._transformer = transformer
         self._positions = positions
         self._device = device

@@ -24,7 +24,7 @@ def choose_device(settings: ModelSettings) -> torch.device:
 def choose_dtype(dtype: Literal["auto", "float32", "bfloat16", "float16"], device: torch.device) -> torch.dtype:
     if dtype != "auto":
         return _DTYPES[dtype]
-    in_hardware = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_computes_bfloat16()
+    in_hardware = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else cpu_computes_bfloat16()
     return torch.bfloat16 if in_hardware else torch.float32
 
 
@@ -33,7 +33,7 @@ def worker_init(settings: ModelSettings) -> None:
     torch.set_num_threads(max(1, int(settings.cpus) // settings.resolved_workers))
 
 
-def _cpu_computes_bfloat16() -> bool:
+def cpu_computes_bfloat16() -> bool:
     if platform.machine() in ("x86_64", "AMD64"):  # where mkldnn also says yes to CPUs that can only emulate it
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,42 @@
+"""Linear layers as oneDNN wants them on a CPU: weights laid out once, at load, and not at every product (benchmarks/results/ has the gain).
+
+Knows linear layers. Does not know models. The two operators are those that TorchInductor uses for frozen weights on a CPU; torch has no
+public name for them, so where they are missing, or were never tried, the layers stay as they are.
+"""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+from torch import Tensor, nn
+
+from bgeserve.models.runtime import cpu_computes_bfloat16
+
+
+class PackedLinear(nn.Module):
+    """nn.Linear's results (to rounding), from a private copy of its weights."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self._bias: Tensor | None = None if linear.bias is None else linear.bias.detach()  # pyright: ignore[reportUnnecessaryComparison]
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
+
+
+def pack_linears(model: nn.Module) -> None:
+    """In place. Each layer's own weight is let go as soon as it is laid out, so memory grows by one layer at most."""
+    dtypes = _packable_dtypes()
+    for module in model.modules():
+        for name, child in module.named_children():
+            if type(child) is nn.Linear and child.weight.dtype in dtypes:
+                setattr(module, name, PackedLinear(child))
+
+
+def _packable_dtypes() -> frozenset[torch.dtype]:
+    has_operators = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available() or not has_operators:
+        return frozenset()
+    return frozenset({torch.float32, torch.bfloat16} if cpu_computes_bfloat16() else {torch.float32})
