@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, isnan
 from typing import Any, cast
 
 from bgeserve.catalog import find_embedder, find_reranker
@@ -93,14 +93,16 @@ def _compare_stated(scores: Mapping[str, list[float]], one: Published) -> list[C
 
 
 def largest_difference(ours: Any, theirs: Any) -> float:
-    """Of any two numbers in the same place; weights that only one side has are compared with 0. Other shapes: infinite."""
+    """Of any two numbers in the same place; weights that only one side has are compared with 0. Other shapes, and NaN: infinite."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         a, b = cast("Mapping[str, float]", ours), cast("Mapping[str, float]", theirs)
         return max((abs(a.get(key, 0.0) - b.get(key, 0.0)) for key in a.keys() | b.keys()), default=0.0)
     if isinstance(ours, list) and isinstance(theirs, list):
         a, b = cast("list[Any]", ours), cast("list[Any]", theirs)
         return max(map(largest_difference, a, b), default=0.0) if len(a) == len(b) else inf
-    return abs(ours - theirs) if isinstance(ours, (int, float)) and isinstance(theirs, (int, float)) else inf
+    if isinstance(ours, (int, float)) and isinstance(theirs, (int, float)) and not isnan(ours - theirs):
+        return abs(ours - theirs)
+    return inf
 
 
 def _role(model: str) -> Role:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from math import inf
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -102,6 +102,7 @@ def test_the_panda_pair() -> None:
         ({"5": 0.5}, {"7": 0.25}, 0.5),
         (None, [1.0], inf),
         ([], [], 0.0),
+        ([0.0, nan], [0.0, 1.0], inf),
     ],
 )
 def test_the_largest_difference(ours: object, theirs: object, difference: float) -> None:
