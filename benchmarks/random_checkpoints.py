@@ -70,7 +70,7 @@ def make_checkpoint(name: str, parent: Path, size: Size | None = None, shard_byt
         file.unlink(missing_ok=True)
         _save_weights(folder, config, shard_bytes)
         if (row := find_embedder(name)) is not None:
-            _save_modules(folder, row.pooling, row.max_tokens)
+            _save_modules(folder, row.pooling, row.max_tokens, config["hidden_size"])
             if "sparse" in row.outputs:
                 _save_linear(folder / SPARSE_HEAD, 1, config["hidden_size"])
                 _save_linear(folder / MULTI_VECTOR_HEAD, config["hidden_size"], config["hidden_size"])
@@ -140,14 +140,15 @@ def _save_linear(file: Path, out_features: int, in_features: int) -> None:
     torch.save({"weight": torch.randn(out_features, in_features) * in_features**-0.5, "bias": torch.zeros(out_features)}, file)
 
 
-def _save_modules(folder: Path, pooling: str, max_tokens: int) -> None:
+def _save_modules(folder: Path, pooling: str, max_tokens: int, hidden_size: int) -> None:
     """What sentence-transformers reads."""
     kinds = enumerate((("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")))
     modules = [{"idx": i, "name": str(i), "path": at, "type": f"sentence_transformers.models.{kind}"} for i, (at, kind) in kinds]
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": max_tokens, "do_lower_case": False}))
     (folder / "1_Pooling").mkdir(exist_ok=True)
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": pooling.replace("last_token", "lasttoken")}))
+    pooled = {"embedding_dimension": hidden_size, "pooling_mode": pooling.replace("last_token", "lasttoken")}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooled))
 
 
 def _bert(layers: int, hidden: int, heads: int, vocabulary: int) -> Config:
