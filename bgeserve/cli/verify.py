@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from bgeserve.models.verification import Comparison
     from bgeserve.settings import EmbedderSettings, RerankerSettings
 
+ROUND_TRIP = (
+    "FlagEmbedding decodes a cross-encoder's ids and tokenises the text again: pairs with characters that the vocabulary lacks, "
+    "or past the limit, may differ"
+)
+
 
 def add_parser(subparsers: Subparsers[Any]) -> None:
     parser = subparsers.add_parser(
@@ -67,6 +72,7 @@ def _compare(settings: EmbedderSettings | RerankerSettings, against: str | None)
     """The comparisons, what was compared with, and what should be known about it."""
     from bgeserve.models.published import published
     from bgeserve.models.verification import compare, compare_published, numbers_of
+    from bgeserve.settings import RerankerSettings
 
     known = published(settings.like or settings.model)
     if against == "published" or (against is None and known):
@@ -76,7 +82,8 @@ def _compare(settings: EmbedderSettings | RerankerSettings, against: str | None)
     ours, max_tokens = numbers_of(settings)
     if against is None or against == "flagembedding":
         theirs, _ = numbers_of(settings.model_copy(update={"engine": "flagembedding", "max_tokens": max_tokens}))
-        return compare(ours, theirs, settings), "FlagEmbedding's own class", ""
+        note = ROUND_TRIP if isinstance(settings, RerankerSettings) else ""
+        return compare(ours, theirs, settings), "FlagEmbedding's own class", note
     recorded = _read(Path(against))
     return compare(ours, recorded["numbers"], settings), f"{against} ({recorded['made_with']})", ""
 

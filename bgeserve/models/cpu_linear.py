@@ -6,12 +6,18 @@ public name for them, so where they are missing, or were never tried, the layers
 
 from __future__ import annotations
 
+import os
 import platform
 
 import torch
 from torch import Tensor, nn
 
 from bgeserve.models.runtime import cpu_computes_bfloat16
+
+KEPT_PRODUCTS = 16
+"""oneDNN, and torch's layer over it, each keep a compiled product for every number of rows that they have met: by default 1,024 of nearly a
+megabyte. Packed batches hardly ever have the same number twice, and one batch needs no more than a few."""
+CACHE_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 
 
 class PackedLinear(nn.Module):
@@ -28,6 +34,9 @@ class PackedLinear(nn.Module):
 
 def pack_linears(model: nn.Module) -> None:
     """In place. Each layer's own weight is let go as soon as it is laid out, so memory grows by one layer at most."""
+    # Both are read at the first product; whoever runs the process may have said otherwise.
+    for variable in CACHE_VARIABLES:
+        os.environ.setdefault(variable, str(KEPT_PRODUCTS))
     dtypes = _packable_dtypes()
     for module in model.modules():
         for name, child in module.named_children():
