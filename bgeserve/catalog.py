@@ -64,11 +64,13 @@ def find_reranker(model: str) -> RerankerRow | None:
     return _RERANKERS.get(_last_part(model))
 
 
+_YES_OR_NO = (
+    "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a prediction of "
+    "either 'Yes' or 'No'."
+)
 PROMPTS: Mapping[RerankerKind, str] = {
-    "llm": "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a prediction of "
-    "either 'Yes' or 'No'.",
-    "layerwise": "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a prediction "
-    "of either 'Yes' or 'No'.",
+    "llm": _YES_OR_NO,
+    "layerwise": _YES_OR_NO,
     "lightweight": "Predict whether passage B contains an answer to query A.",
 }
 """What the LLM rerankers were trained to answer."""
