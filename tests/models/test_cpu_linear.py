@@ -7,6 +7,7 @@ import platform
 import pytest
 import torch
 from torch import nn
+from transformers.activations import ACT2FN
 
 from bgeserve.models.cpu_linear import PackedLinear, pack_linears
 from bgeserve.models.runtime import cpu_computes_bfloat16
@@ -45,6 +46,29 @@ def test_every_layer_is_replaced_but_those_that_cannot_be() -> None:
     assert isinstance(inner, nn.Sequential)
     assert type(inner[1]) is nn.Linear  # no such layout in float64
     assert [parameter.dtype for parameter in model.parameters()] == [torch.float64]  # the packed layer's own weights are gone
+
+
+class Block(nn.Module):
+    """Named as transformers names the first half of a feed-forward block."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.dense = linear(bias=True, dtype=torch.float32)
+        self.intermediate_act_fn = activation
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.intermediate_act_fn(self.dense(rows))
+
+
+@pytest.mark.parametrize(("name", "joined"), [("gelu", True), ("gelu_python", False), ("gelu_new", False), ("relu", False)])
+def test_the_exact_gelu_behind_a_layer_is_computed_with_it_and_no_other_activation_is(name: str, joined: bool) -> None:
+    block = Block(ACT2FN[name])
+    rows = 3 * torch.randn(1, 37, 48, generator=torch.Generator().manual_seed(1))
+    expected = block(rows)
+    pack_linears(block)
+    assert isinstance(block.intermediate_act_fn, nn.Identity) == joined
+    torch.testing.assert_close(block(rows), expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(block.dense(rows), expected) or joined
 
 
 def test_without_the_operators_layers_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
