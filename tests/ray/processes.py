@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,9 +100,8 @@ def listening(pids: list[int]) -> set[int]:
 
 def _socket_links(pid: int) -> list[Path]:
     links: list[Path] = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            links.append(entry.readlink())
-        except OSError:
-            continue
+    with suppress(OSError):  # processes end while one looks
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                links.append(entry.readlink())
     return links
