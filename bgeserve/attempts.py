@@ -163,8 +163,14 @@ def _error_of_answer(response: httpx.Response) -> BgeServeError:
     except (ValueError, KeyError, TypeError):
         message, field, code = f"{response.status_code} from {response.request.url}: {response.text[:200]!r}", None, None
     kind = _BY_CODE.get(code) or _BY_STATUS.get(response.status_code) or (RequestError if response.status_code < 500 else ServiceError)
-    retry_after = response.headers.get("retry-after", "")
-    return kind(message, field=field, retry_after_s=float(retry_after) if retry_after.isdecimal() else None)
+    return kind(message, field=field, retry_after_s=_retry_after_s(response.headers))
+
+
+def _retry_after_s(headers: httpx.Headers) -> float | None:
+    for name, per_s in (("retry-after-ms", 1000), ("retry-after", 1)):
+        if (sent := headers.get(name, "")).isdecimal():
+            return float(sent) / per_s
+    return None
 
 
 _RAISED_BY_SERVICES: tuple[type[BgeServeError], ...] = (

@@ -22,3 +22,6 @@ class Deadline:
         if left <= 0:
             raise DeadlineExceeded(f"the deadline of {self._timeout_s} s has passed")
         return left
+
+
+NO_DEADLINE = Deadline(None)

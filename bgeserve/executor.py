@@ -5,18 +5,20 @@ Knows queues, threads and failures. Does not know models: `compute` maps a batch
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from math import exp
 from time import monotonic
 from typing import Generic, TypeVar
 
-from bgeserve.batching import BatchQueue, Item
+from bgeserve.batching import BatchQueue
 from bgeserve.errors import ComputeError, DeadlineExceeded, ReplicaFull, Unavailable
+from bgeserve.fair_lane import Item
+from bgeserve.halving import compute_by_halves
 from bgeserve.observe import Observer
+from bgeserve.queue_metrics import QueueMetrics
+from bgeserve.rate import Rate
 from bgeserve.types import Lane
 
 P = TypeVar("P")
@@ -25,17 +27,32 @@ R = TypeVar("R")
 RATE_MEMORY_BATCHES = 20
 """Full batches after which the measured speed has forgotten most of what it was before."""
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class Computed(Generic[R]):
+    """The results of one call, in its order, and what they waited for."""
+
+    results: list[R]
+    wait_s: float
+    """From its submission until its first batch began."""
+    compute_s: float
+    """From there until its last batch ended."""
 
 
 @dataclass(slots=True, eq=False)
 class _Submission(Generic[P, R]):
     """The items of one call, which are queued singly and answered together."""
 
-    future: Future[list[R]]
+    future: Future[Computed[R]]
+    at: float
     items: list[Item[_Part[P, R]]] = field(default_factory=list)
     results: dict[int, R] = field(default_factory=dict)
+    began: float | None = None
     settled: bool = False
+
+    def computed(self) -> Computed[R]:
+        began = self.at if self.began is None else self.began
+        return Computed([self.results[i] for i in range(len(self.items))], began - self.at, monotonic() - began)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +62,17 @@ class _Part(Generic[P, R]):
     payload: P
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    began: float
+    tokens: int
+
+
 class Executor(Generic[P, R]):
     """`workers` threads that compute batches; `worker_init` runs once in each of them. Of these, `side_by_side` really compute at a time:
-    as many as there are on CPU cores; one on a GPU, where the others only prepare.
+    as many as there are on CPU cores; one on a GPU, where the others only prepare. `reserved_workers` of them leave bulk to the others.
 
-    A batch that fails is halved and tried again, down to single items, so out-of-memory costs speed, and a poison item
-    fails alone (ComputeError).
+    A batch that fails is tried again in halves; an item that fails alone fails its call (ComputeError).
     """
 
     def __init__(
@@ -62,6 +84,7 @@ class Executor(Generic[P, R]):
         max_queue_s: float,
         workers: int,
         side_by_side: int,
+        reserved_workers: int = 0,
         worker_init: Callable[[], None] | None = None,
         wedged_after_s: float = 120.0,
         observer: Observer | None = None,
@@ -69,59 +92,66 @@ class Executor(Generic[P, R]):
         self._compute = compute
         self._queue: BatchQueue[_Part[P, R]] = BatchQueue(max_batch_tokens=max_batch_tokens, bulk_share=bulk_share)
         self._max_queue_s = max_queue_s
-        self._workers = workers
+        self._workers: dict[Lane, int] = {"interactive": workers, "bulk": workers - reserved_workers}
         self._side_by_side = side_by_side
         self._worker_init = worker_init
         self._wedged_after_s = wedged_after_s
-        self._observe = observer or Observer()
+        self._metrics = QueueMetrics(observer, max_batch_tokens)
         self._changed = threading.Condition()
         self._closed = False
-        self._running: dict[int, tuple[float, int]] = {}  # thread -> (when its batch began, tokens)
-        self._rate = _Rate(workers, memory_tokens=RATE_MEMORY_BATCHES * max_batch_tokens)
-        self._threads = [threading.Thread(target=self._work, name=f"forward-{n}", daemon=True) for n in range(workers)]
+        self._running: dict[int, _Running] = {}  # by thread
+        self._rate = Rate(memory_tokens=RATE_MEMORY_BATCHES * max_batch_tokens)
+        self._threads = [
+            threading.Thread(target=self._work, args=(n < reserved_workers,), name=f"forward-{n}", daemon=True) for n in range(workers)
+        ]
         for thread in self._threads:
             thread.start()
 
-    def submit(self, payloads: Sequence[P], costs: Sequence[int], *, lane: Lane, deadline: float) -> Future[list[R]]:
+    def submit(self, payloads: Sequence[P], costs: Sequence[int], *, lane: Lane, deadline: float, tenant: str = "") -> Future[Computed[R]]:
         """Queue one call's items; the future gets their results in order. Cancelling it takes back what was not computed yet.
 
         `deadline` is on `time.monotonic`. Raises ReplicaFull (with the seconds of backlog) when more than `max_queue_s` of work would wait;
         the future may fail with DeadlineExceeded or ComputeError.
         """
-        submission: _Submission[P, R] = _Submission(Future())
+        submission: _Submission[P, R] = _Submission(Future(), monotonic())
         submission.items = [
-            Item(_Part(submission, i, p), cost, lane, deadline) for i, (p, cost) in enumerate(zip(payloads, costs, strict=True))
+            Item(_Part(submission, i, p), cost, lane, deadline, tenant) for i, (p, cost) in enumerate(zip(payloads, costs, strict=True))
         ]
         if not submission.items:
-            submission.future.set_result([])
+            submission.future.set_result(submission.computed())
             return submission.future
         with self._changed:
             if self._closed:
                 raise Unavailable("this replica is shutting down", retry_after_s=1)
-            self._admit(sum(costs))
+            self._admit(lane, tenant, sum(costs))
             for item in submission.items:
                 self._queue.offer(item)
-            self._changed.notify(len(submission.items))
-        self._observe.gauge("queued_tokens", self._queue.queued_tokens)
-        submission.future.add_done_callback(lambda future: self._withdraw(submission) if future.cancelled() else None)
+            self._changed.notify_all()
+        self._metrics.queue(self._queue)
+        submission.future.add_done_callback(lambda future: self._withdraw(submission, lane) if future.cancelled() else None)
         return submission.future
+
+    def check_room(self, lane: Lane, tenant: str) -> None:
+        """Raises ReplicaFull where not even one token more would be accepted: nobody needs to prepare what will be refused."""
+        with self._changed:
+            self._admit(lane, tenant, 1)
 
     @property
     def backlog_s(self) -> float:
         """Seconds until what waits and runs now is computed, at the measured speed; 0 before anything was measured."""
         with self._changed:
-            return self._rate.seconds_for(self._tokens_ahead())
+            return self._rate.seconds_for(self._queue.queued_tokens + self._tokens_running(), self._workers["interactive"])
 
     @property
     def tokens_per_s(self) -> float:
         """Measured speed of all workers together; 0 before anything was measured."""
-        return self._rate.tokens_per_s
+        return self._workers["interactive"] * self._rate.tokens_per_s
 
     def check_health(self) -> None:
         """Raises ComputeError when a worker thread died or has been in one batch for longer than `wedged_after_s`."""
         with self._changed:
             running = list(self._running.values())
-        if any(monotonic() - began > self._wedged_after_s for began, _ in running):
+        if any(monotonic() - batch.began > self._wedged_after_s for batch in running):
             raise ComputeError(f"a forward pass has been running for more than {self._wedged_after_s} s")
         if not self._closed and not all(thread.is_alive() for thread in self._threads):
             raise ComputeError("a worker thread died")
@@ -137,76 +167,69 @@ class Executor(Generic[P, R]):
         for thread in self._threads:
             thread.join()
 
-    def _admit(self, tokens: int) -> None:
-        ahead = self._tokens_ahead()
-        backlog_s = self._rate.seconds_for(ahead)
+    def _admit(self, lane: Lane, tenant: str, tokens: int) -> None:
+        ahead = self._tokens_running() + self._queue.tokens_through(lane, tenant, 0)
+        through = self._tokens_running() + self._queue.tokens_through(lane, tenant, tokens)
         # With nothing ahead any call is accepted: a text that takes longer than max_queue_s would otherwise never be.
-        if ahead and self._rate.seconds_for(ahead + tokens) > self._max_queue_s:
-            self._observe.count("rejected_total")
+        if (ahead or self._running) and self._rate.seconds_for(through, self._workers[lane]) > self._max_queue_s:
+            ahead_s = self._rate.seconds_for(ahead, self._workers[lane])
+            self._metrics.rejected(lane)
             raise ReplicaFull(
-                f"{ahead} tokens are ahead on this replica ({backlog_s:.1f} s), it accepts {self._max_queue_s} s; {tokens} more were sent",
-                retry_after_s=backlog_s,
+                f"{ahead:.0f} tokens are ahead on this replica ({ahead_s:.1f} s); it accepts {self._max_queue_s} s, and {tokens} more came",
+                retry_after_s=ahead_s,
             )
 
-    def _tokens_ahead(self) -> int:
-        return self._queue.queued_tokens + sum(tokens for _, tokens in self._running.values())
+    def _tokens_running(self) -> float:
+        """What is left to compute of the batches that run, as far as the clock can tell."""
+        now, speed = monotonic(), self._rate.tokens_per_s
+        return sum(max(0.0, batch.tokens - speed * (now - batch.began)) for batch in self._running.values())
 
-    def _withdraw(self, submission: _Submission[P, R]) -> None:
+    def _withdraw(self, submission: _Submission[P, R], lane: Lane) -> None:
         with self._changed:
             withdrawn = sum(self._queue.cancel(item) for item in submission.items)
-        self._observe.count("withdrawn_total", withdrawn)
+        self._metrics.cancelled(lane, withdrawn)
+        self._metrics.queue(self._queue)
 
-    def _work(self) -> None:
+    def _work(self, interactive_only: bool) -> None:
         if self._worker_init is not None:
             self._worker_init()
-        while batch := self._take():
-            tokens = sum(item.cost for item in batch)
+        while batch := self._take(interactive_only):
             began = monotonic()
-            outcomes = self._run(batch)
+            outcomes = compute_by_halves(self._compute, [item.payload.payload for item in batch], self._metrics.failed_batch)
+            took_s = monotonic() - began
             with self._changed:
                 del self._running[threading.get_ident()]
-                self._rate.add(tokens, monotonic() - began)
+                self._rate.add(sum(item.cost for item in batch), took_s)
             # Last, so that whoever has an answer does not find its own tokens still ahead of the next call.
             for item, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, ComputeError):
                     self._fail(item, outcome)
                 else:
                     self._finish(item, outcome)
-            self._observe.gauge("queued_tokens", self._queue.queued_tokens)
-            self._observe.record("batch_tokens", tokens, lane=batch[0].lane)
-            self._observe.record("forward_s", monotonic() - began)
+            waited_s = [began - item.payload.submission.at for item in batch]
+            self._metrics.batch(batch[0].lane, [item.cost for item in batch], waited_s, took_s, self.tokens_per_s)
+            self._metrics.queue(self._queue)
 
-    def _take(self) -> list[Item[_Part[P, R]]]:
+    def _take(self, interactive_only: bool) -> list[Item[_Part[P, R]]]:
+        """The next batch; empty when there is never going to be one."""
         while True:
             with self._changed:
-                expired = self._queue.expire(monotonic())
-                batch = self._queue.next_batch(takers=max(1, self._side_by_side - len(self._running)))
-                if batch:
-                    self._running[threading.get_ident()] = (monotonic(), sum(item.cost for item in batch))
+                now = monotonic()
+                expired = self._queue.expire(now)
+                takers = max(1, self._side_by_side - len(self._running))
+                if batch := self._queue.next_batch(takers, interactive_only=interactive_only):
+                    self._running[threading.get_ident()] = _Running(now, sum(item.cost for item in batch))
+                    for item in batch:
+                        item.payload.submission.began = item.payload.submission.began or now
                 elif not expired:
                     if self._closed:
                         return []
                     self._changed.wait()
             for item in expired:
-                self._observe.count("expired_total")
+                self._metrics.expired(item.lane)
                 self._fail(item, DeadlineExceeded("the deadline passed before this text was computed"))
             if batch:
                 return batch
-
-    def _run(self, batch: list[Item[_Part[P, R]]]) -> list[R | ComputeError]:
-        """What became of each item."""
-        try:
-            return list(self._compute([item.payload.payload for item in batch]))
-        except Exception as error:  # noqa: BLE001 - whatever a model raises must end in a future, never in a dead worker
-            return self._retry_smaller(batch, error)
-
-    def _retry_smaller(self, batch: list[Item[_Part[P, R]]], error: Exception) -> list[R | ComputeError]:
-        self._observe.count("failed_batches_total")
-        if len(batch) == 1:
-            log.exception("a text of %d tokens cannot be computed", batch[0].cost, exc_info=error)
-            return [ComputeError(f"the model failed on this text of {batch[0].cost} tokens: {type(error).__name__}: {error}")]
-        middle = len(batch) // 2
-        return self._run(batch[:middle]) + self._run(batch[middle:])
 
     def _finish(self, item: Item[_Part[P, R]], result: R) -> None:
         submission = item.payload.submission
@@ -215,7 +238,7 @@ class Executor(Generic[P, R]):
             settle = not submission.settled and len(submission.results) == len(submission.items)
             submission.settled |= settle
         if settle and submission.future.set_running_or_notify_cancel():
-            submission.future.set_result([submission.results[i] for i in range(len(submission.items))])
+            submission.future.set_result(submission.computed())
 
     def _fail(self, item: Item[_Part[P, R]], error: Exception) -> None:
         submission = item.payload.submission
@@ -226,25 +249,3 @@ class Executor(Generic[P, R]):
             submission.settled = True
         if settle and submission.future.set_running_or_notify_cancel():
             submission.future.set_exception(error)
-
-
-class _Rate:
-    """Tokens per second of all workers together, forgetting by tokens, so that a few tiny batches say little about the speed under load."""
-
-    def __init__(self, workers: int, memory_tokens: int) -> None:
-        self._workers = workers
-        self._memory_tokens = memory_tokens
-        self._tokens = 0.0
-        self._busy_s = 0.0
-
-    def add(self, tokens: int, busy_s: float) -> None:
-        kept = exp(-tokens / self._memory_tokens)
-        self._tokens = self._tokens * kept + tokens
-        self._busy_s = self._busy_s * kept + busy_s
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self._workers * self._tokens / self._busy_s if self._busy_s > 0 else 0.0
-
-    def seconds_for(self, tokens: int) -> float:
-        return tokens / self.tokens_per_s if self._busy_s > 0 else 0.0

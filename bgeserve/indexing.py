@@ -24,7 +24,7 @@ class IndexPipeline:
         self._outputs = outputs
 
     async def put(
-        self, collection: str, documents: Sequence[Document], *, truncate: bool, lane: Lane, timeout_s: float | None
+        self, collection: str, documents: Sequence[Document], *, truncate: bool, lane: Lane, timeout_s: float | None, tenant: str = ""
     ) -> WriteResult:
         """Store documents by id, replacing those of the same id; durable on return. Ids must be unique among `documents`.
 
@@ -34,12 +34,14 @@ class IndexPipeline:
         chunks = [whole(document) for document in documents]
         deadline = Deadline(timeout_s)
         try:
-            return await self._put(collection, chunks, truncate, lane, deadline)
+            return await self._put(collection, chunks, truncate, lane, deadline, tenant)
         except (StaleWrite, FingerprintMismatch):
             # The owner restarted in between, or a rollout changed the model: both are settled by beginning again, once.
-            return await self._put(collection, chunks, truncate, lane, deadline)
+            return await self._put(collection, chunks, truncate, lane, deadline, tenant)
 
-    async def _put(self, collection: str, chunks: Sequence[Chunk], truncate: bool, lane: Lane, deadline: Deadline) -> WriteResult:
+    async def _put(
+        self, collection: str, chunks: Sequence[Chunk], truncate: bool, lane: Lane, deadline: Deadline, tenant: str
+    ) -> WriteResult:
         fingerprint = (await self._embedder.info()).fingerprint or ""
         ticket = await self._retriever.begin_write(collection, fingerprint, {chunk.document_id: chunk.content_hash for chunk in chunks})
         changed = [chunk for chunk in chunks if chunk.document_id not in ticket.unchanged]
@@ -54,6 +56,7 @@ class IndexPipeline:
                 truncate=truncate,
                 lane=lane,
                 timeout_s=deadline.remaining_s(),
+                tenant=tenant,
             )
             await self._retriever.finish_write(collection, ticket, changed, embeddings)
         except BaseException as error:

@@ -1,7 +1,8 @@
 """What the pieces expect of each other. The pipeline and the API are written against these; replicas, handles and stores implement them.
 
 Each may be a hop away (a deployment handle), so all are async. What the collections' owner expects of a store is in `vector_store.py`.
-`timeout_s` is what is left of the caller's deadline: clocks of two machines cannot be compared, durations can.
+`timeout_s` is what is left of the caller's deadline: clocks of two machines cannot be compared, durations can. `tenant` is whose work it
+is: tenants share a model fairly.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Embedder(Protocol):
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> Embeddings:
         """Vectors of each text, in order.
 
@@ -69,6 +71,7 @@ class Reranker(Protocol):
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> Scores:
         """Score of each passage for the query, in the passages' order. Raises as `Embedder.encode`."""
         ...
@@ -160,6 +163,7 @@ class SearchRequest:
     truncate: bool = True
     lane: Lane = "interactive"
     timeout_s: float | None = None
+    tenant: str = ""
     instruction: str | None = None
     """Put before each query for the embedder, in place of the model's own."""
 
@@ -189,6 +193,7 @@ class Backend(Protocol):
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> Embeddings: ...
 
     async def rerank(
@@ -201,11 +206,19 @@ class Backend(Protocol):
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> Scores: ...
 
     async def search(self, request: SearchRequest) -> SearchAnswer: ...
     async def put_documents(
-        self, collection: str, documents: Sequence[Document], *, truncate: bool = True, lane: Lane = "bulk", timeout_s: float | None = None
+        self,
+        collection: str,
+        documents: Sequence[Document],
+        *,
+        truncate: bool = True,
+        lane: Lane = "bulk",
+        timeout_s: float | None = None,
+        tenant: str = "",
     ) -> WriteResult: ...
     async def get_documents(self, collection: str, ids: Sequence[str]) -> list[Document]: ...
     async def scroll_documents(self, collection: str, *, limit: int, after: str | None) -> tuple[list[Document], str | None]: ...

@@ -74,6 +74,7 @@ class SearchPipeline:
             truncate=request.truncate,
             lane=request.lane,
             timeout_s=plan.deadline.remaining_s(),
+            tenant=request.tenant,
         )
         journal.count("embed", embeddings)
         dense, sparse = embeddings.dense, embeddings.sparse
@@ -90,7 +91,12 @@ class SearchPipeline:
             if not hits:
                 return []
             scores = await reranker.rerank(
-                query, [hit.text for hit in hits], truncate=request.truncate, lane=request.lane, timeout_s=plan.deadline.remaining_s()
+                query,
+                [hit.text for hit in hits],
+                truncate=request.truncate,
+                lane=request.lane,
+                timeout_s=plan.deadline.remaining_s(),
+                tenant=request.tenant,
             )
             journal.count("rerank", scores)
             return blend(hits, [float(score) for score in scores.normalized], self._settings.rerank_weight)

@@ -74,10 +74,11 @@ class Service:
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> Embeddings:
         embedder = _choose(model, self._embedders, self._rerankers, wanted="embedder", other="reranker")
         return await embedder.encode(
-            texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s
+            texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant
         )
 
     async def rerank(
@@ -90,9 +91,10 @@ class Service:
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> Scores:
         reranker = _choose(model, self._rerankers, self._embedders, wanted="reranker", other="embedder")
-        return await reranker.rerank(query, passages, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s)
+        return await reranker.rerank(query, passages, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant)
 
     async def search(self, request: SearchRequest) -> SearchAnswer:
         return await self._search_service().search.search(request)
@@ -105,9 +107,10 @@ class Service:
         truncate: bool = True,
         lane: Lane = "bulk",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> WriteResult:
         index = self._search_service().index
-        return await index.put(collection, documents, truncate=truncate, lane=lane, timeout_s=timeout_s)
+        return await index.put(collection, documents, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant)
 
     async def get_documents(self, collection: str, ids: Sequence[str]) -> list[Document]:
         return [document_of(chunk) for chunk in await self._search_service().retriever.get(collection, ids)]

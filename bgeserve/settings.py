@@ -61,10 +61,14 @@ class ModelSettings(Strict):
     """Tokens per forward. None: 700 on CPU, 16,384 on CUDA."""
     workers: Annotated[int, Field(ge=1, le=4)] | None = None
     """Batches computed at a time. None: on CPU one one-thread worker per core of `cpus` (at most 4); on CUDA 2: one prepares, one runs."""
+    reserved_workers: Annotated[int, Field(ge=0)] = 0
+    """Of the workers, how many leave bulk work to the others, so that a query finds one free even while jobs run."""
     max_queue_s: PositiveFloat = 2
     """Seconds of queued work (at the measured speed) that one replica accepts."""
     bulk_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the computed tokens that bulk work gets at least, while interactive work is waiting too."""
+    wedged_after_s: PositiveFloat = 60
+    """A forward that has not ended after this is taken for wedged, and its replica is replaced."""
 
     @property
     def resolved_device(self) -> Literal["cpu", "cuda"]:
@@ -91,6 +95,14 @@ class ModelSettings(Strict):
             raise ValueError(f"device is cpu but gpus is {self.gpus}: set device to cuda, or gpus to 0")
         if self.device == "cuda" and self.gpus == 0:
             raise ValueError("device is cuda but gpus is 0: state the share of a GPU that each replica gets, such as gpus: 0.5")
+        return self
+
+    @model_validator(mode="after")
+    def _a_worker_is_left_for_bulk(self) -> ModelSettings:
+        if self.reserved_workers >= self.resolved_workers:
+            raise ValueError(
+                f"reserved_workers is {self.reserved_workers} of {self.resolved_workers} workers: at least one must be left for bulk work"
+            )
         return self
 
 
@@ -174,6 +186,8 @@ class IngressSettings(Strict):
     timeout_s: PositiveFloat = 30
     """After which a request is answered with 504 unless it states its own `x-timeout-ms`."""
     max_body_bytes: PositiveInt = 16 * 2**20
+    max_inflight_bytes: PositiveInt = 64 * 2**20
+    """Of the bodies of all requests in progress at one replica; past it they are refused with 429."""
     max_texts: PositiveInt = 2048
     """Texts, passages or documents per request."""
     max_top_k: PositiveInt = 1000

@@ -6,7 +6,7 @@ Knows bytes, because whoever splits has no tokenizer; a call should hold about t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -72,6 +72,7 @@ def concat_embeddings(parts: Sequence[Embeddings]) -> Embeddings:
         dense=np.concatenate(dense) if dense else None,
         sparse=None if parts[0].sparse is None else [vector for part in parts for vector in part.sparse or ()],
         multi_vector=None if parts[0].multi_vector is None else [vectors for part in parts for vectors in part.multi_vector or ()],
+        timings_ms=longest_of_each([part.timings_ms for part in parts]),
     )
 
 
@@ -85,4 +86,12 @@ def concat_scores(parts: Sequence[Scores]) -> Scores:
         tokens=[n for part in parts for n in part.tokens],
         truncated=[cut for part in parts for cut in part.truncated],
         parts={name: np.concatenate([part.parts[name] for part in parts]) for name in parts[0].parts},
+        timings_ms=longest_of_each([part.timings_ms for part in parts]),
     )
+
+
+def longest_of_each(timings_ms: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of calls that ran side by side, per stage what the slowest took."""
+    return {
+        stage: max(timing.get(stage, 0.0) for timing in timings_ms) for stage in {stage: None for timing in timings_ms for stage in timing}
+    }

@@ -27,6 +27,7 @@ Mode = Literal["dense", "sparse", "full_text", "hybrid"]
 MetadataValue = str | int | float | bool
 Metadata = Mapping[str, MetadataValue | Sequence[MetadataValue]]
 
+LANES: tuple[Lane, ...] = ("interactive", "bulk")
 OUTPUTS: tuple[Output, ...] = ("dense", "sparse", "multi_vector")
 LEGS: tuple[Leg, ...] = ("dense", "sparse", "full_text")
 
@@ -90,6 +91,8 @@ class Embeddings:
     dense: Float32Array | None = None
     sparse: Sequence[SparseVector] | None = None
     multi_vector: Sequence[Float32Array] | None = None
+    timings_ms: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Where the time went on the replica: `tokenize`, `wait`, `forward`; of several calls the longest of each."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -105,6 +108,8 @@ class Scores:
     truncated: Sequence[bool]
     parts: Mapping[str, Float32Array] = field(default_factory=dict[str, Float32Array])
     """Raw scores that `raw` is one of (several cutoff layers: `layer_28`; `raw` is the last) or is made of (`dense`, `sparse`, ...)."""
+    timings_ms: Mapping[str, float] = field(default_factory=dict[str, float])
+    """As of Embeddings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ class EmbedderDeployment:
         # Only the replicas that compute pay for importing torch.
         from bgeserve.engine import EmbedderEngine
 
-        self._engine = EmbedderEngine(name, settings, observer())
+        self._engine = EmbedderEngine(name, settings, observer(model=name))
 
     async def info(self) -> ModelInfo:
         return await self._engine.info()
@@ -34,9 +34,10 @@ class EmbedderDeployment:
         truncate: bool,
         lane: Lane,
         timeout_s: float | None,
+        tenant: str = "",
     ) -> Embeddings:
         return await self._engine.encode(
-            texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s
+            texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant
         )
 
     def check_health(self) -> None:

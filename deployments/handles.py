@@ -5,13 +5,16 @@ Knows that a request goes over in calls of bounded size. Does not know what can 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from bgeserve.call_gate import CallGate
+from bgeserve.deadline import Deadline
 from bgeserve.errors import FingerprintMismatch, TextTooLong
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
@@ -34,16 +37,21 @@ from bgeserve.types import (
 )
 from deployments.remote import Caller, Remote, payload_bytes_of, payload_bytes_of_answer
 
-MAX_CALLS_IN_FLIGHT = 4
-"""Per request: enough to keep a few replicas busy, few enough that the backlog stays where autoscaling and other callers can share it."""
+SendPart = Callable[[DeploymentHandle[Any], slice, Mapping[str, Any]], Any]
+"""One call about a part of the texts, with the keywords that say whose it is and how long it may take."""
+
+CALLS_PER_REPLICA = 4
+"""Bulk calls in flight: as many as keep a replica busy. The others wait where they can still go to a replica that autoscaling adds."""
 
 
 class _RemoteModel:
     """What embedders and rerankers share: where they are, how much goes over in one call, and what they are, asked once."""
 
-    def __init__(self, handle: DeploymentHandle[Any], max_call_bytes: int) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], max_call_bytes: int, max_replicas: int = 1) -> None:
         self._remote = Remote(handle)
         self._max_call_bytes = max_call_bytes
+        self._max_in_flight = CALLS_PER_REPLICA * max_replicas
+        self._gate = CallGate(self._max_in_flight)
         self._info: ModelInfo | None = None
 
     async def info(self) -> ModelInfo:
@@ -51,6 +59,25 @@ class _RemoteModel:
         if info is None:
             info = self._info = await self._remote.call(lambda handle: handle.info.remote(), Caller())
         return info
+
+    async def _in_calls(self, texts: Sequence[str], send: SendPart, outputs: Sequence[Output], caller: Caller) -> list[Any]:
+        """What the replicas answer to each part of the texts, in order. What is too large for one call is bulk, whoever waits for it: no
+        query has to wait until all of it is done."""
+        # Without texts one call still goes out: its answer carries the model's fingerprint.
+        slices = split_by_bytes(texts, self._max_call_bytes) or [slice(0, 0)]
+        if len(slices) > 1:
+            caller = replace(caller, lane="bulk")
+
+        async def call(part: slice) -> Any:
+            size = sum(map(len, texts[part]))
+            gate = self._gate.passed(size, caller.tenant, caller.deadline) if caller.lane == "bulk" else nullcontext()
+            async with gate:
+                with _places_from(part.start):
+                    return await self._remote.call(
+                        lambda handle: send(handle, part, caller.keywords()), caller, payload_bytes_of_answer(texts[part], outputs)
+                    )
+
+        return await gather_bounded([partial(call, part) for part in slices], self._max_in_flight)
 
 
 class RemoteEmbedder(_RemoteModel):
@@ -64,21 +91,15 @@ class RemoteEmbedder(_RemoteModel):
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> Embeddings:
-        caller = Caller(lane, timeout_s)
-        asked = {"outputs": outputs, "input_type": input_type, "options": options, "truncate": truncate, "lane": lane}
-
-        async def encode(part: slice) -> Embeddings:
-            with _places_from(part.start):
-                return await self._remote.call(
-                    lambda handle: handle.encode.remote(texts[part], **asked, timeout_s=caller.deadline.remaining_s()),
-                    caller,
-                    payload_bytes_of_answer(texts[part], outputs),
-                )
-
-        # Without texts one call still goes out: its answer carries the model's fingerprint.
-        slices = split_by_bytes(texts, self._max_call_bytes) or [slice(0, 0)]
-        parts = await gather_bounded([partial(encode, part) for part in slices], MAX_CALLS_IN_FLIGHT)
+        asked = {"outputs": outputs, "input_type": input_type, "options": options, "truncate": truncate}
+        parts: list[Embeddings] = await self._in_calls(
+            texts,
+            lambda handle, part, caller: handle.encode.remote(texts[part], **asked, **caller),
+            outputs,
+            Caller(lane, Deadline(timeout_s), tenant),
+        )
         self._check_fingerprints({part.fingerprint for part in parts})
         return concat_embeddings(parts)
 
@@ -99,20 +120,16 @@ class RemoteReranker(_RemoteModel):
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> Scores:
-        caller = Caller(lane, timeout_s)
-
-        async def rerank(part: slice) -> Scores:
-            with _places_from(part.start):
-                return await self._remote.call(
-                    lambda handle: handle.rerank.remote(
-                        query, passages[part], options=options, truncate=truncate, lane=lane, timeout_s=caller.deadline.remaining_s()
-                    ),
-                    caller,
-                )
-
-        slices = split_by_bytes(passages, self._max_call_bytes) or [slice(0, 0)]
-        return concat_scores(await gather_bounded([partial(rerank, part) for part in slices], MAX_CALLS_IN_FLIGHT))
+        asked = {"options": options, "truncate": truncate}
+        parts: list[Scores] = await self._in_calls(
+            passages,
+            lambda handle, part, caller: handle.rerank.remote(query, passages[part], **asked, **caller),
+            (),
+            Caller(lane, Deadline(timeout_s), tenant),
+        )
+        return concat_scores(parts)
 
 
 class RemoteRetriever:

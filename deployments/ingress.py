@@ -15,6 +15,7 @@ from ray import serve
 from starlette.applications import Starlette
 
 from bgeserve.api.app import create_app
+from bgeserve.api.keys import keys_from
 from bgeserve.api.model_server import ModelServer
 from bgeserve.filters import Filter
 from bgeserve.protocols import Readiness, SearchRequest
@@ -40,9 +41,6 @@ from bgeserve.types import (
 from deployments.handles import RemoteEmbedder, RemoteReranker, RemoteRetriever
 from deployments.replica import prepare_replica
 from deployments.states import RUNNING, DeploymentStates
-
-API_KEY_VARIABLE = "BGE_SERVE_API_KEY"
-
 
 Bound = Any
 """A deployment that a graph binds; in the replica, Serve has put its handle in the place."""
@@ -75,7 +73,7 @@ class _Ingress:
         self._model_server = ModelServer(self._service, settings)
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return create_app(self._service, self._settings, api_key=os.environ.get(API_KEY_VARIABLE) or None)
+        return create_app(self._service, self._settings, keys_from(os.environ))
 
     async def encode(
         self,
@@ -88,9 +86,18 @@ class _Ingress:
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> Embeddings:
         return await self._service.encode(
-            model, texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s
+            model,
+            texts,
+            outputs=outputs,
+            input_type=input_type,
+            options=options,
+            truncate=truncate,
+            lane=lane,
+            timeout_s=timeout_s,
+            tenant=tenant,
         )
 
     async def rerank(
@@ -103,16 +110,26 @@ class _Ingress:
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> Scores:
-        return await self._service.rerank(model, query, passages, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s)
+        return await self._service.rerank(
+            model, query, passages, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant
+        )
 
     async def search(self, request: SearchRequest) -> SearchAnswer:
         return await self._service.search(request)
 
     async def put_documents(
-        self, collection: str, documents: Sequence[Document], *, truncate: bool = True, lane: Lane = "bulk", timeout_s: float | None = None
+        self,
+        collection: str,
+        documents: Sequence[Document],
+        *,
+        truncate: bool = True,
+        lane: Lane = "bulk",
+        timeout_s: float | None = None,
+        tenant: str = "",
     ) -> WriteResult:
-        return await self._service.put_documents(collection, documents, truncate=truncate, lane=lane, timeout_s=timeout_s)
+        return await self._service.put_documents(collection, documents, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant)
 
     async def get_documents(self, collection: str, ids: Sequence[str]) -> list[Document]:
         return await self._service.get_documents(collection, ids)
@@ -156,8 +173,8 @@ class _RemoteService(Service):
         self._states = DeploymentStates(serve.get_replica_context().app_name)
         self._models = {**embedders, **rerankers}
         self._roles: Mapping[Role, Sequence[str]] = {"embedder": list(embedders), "reranker": list(rerankers)}
-        remote_embedders = {name: RemoteEmbedder(model.handle, _call_bytes(model)) for name, model in embedders.items()}
-        remote_rerankers = {name: RemoteReranker(model.handle, _call_bytes(model)) for name, model in rerankers.items()}
+        remote_embedders = {name: RemoteEmbedder(model.handle, *_limits(model)) for name, model in embedders.items()}
+        remote_rerankers = {name: RemoteReranker(model.handle, *_limits(model)) for name, model in rerankers.items()}
         searching = None
         if index is not None:
             retriever = RemoteRetriever(index.retriever)
@@ -178,5 +195,6 @@ class _RemoteService(Service):
         return ModelStatus(name, role, model.settings.model, state.available, state.replicas, PROTOCOLS[role])
 
 
-def _call_bytes(model: Model) -> int:
-    return max_call_bytes(model.settings.resolved_max_batch_tokens)
+def _limits(model: Model) -> tuple[int, int]:
+    """Bytes of a call, and how many replicas may share a request's."""
+    return max_call_bytes(model.settings.resolved_max_batch_tokens), model.settings.replicas.max

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
-from bgeserve.deadline import Deadline
+from bgeserve.deadline import NO_DEADLINE, Deadline
 from bgeserve.errors import BgeServeError, DeadlineExceeded, Overloaded, ReplicaFull, Unavailable
 from bgeserve.types import Chunk, Embeddings, Lane, Output
 
@@ -26,17 +27,17 @@ PAUSE_S = 0.1
 Send = Callable[[DeploymentHandle[Any]], Any]
 
 
+@dataclass(frozen=True, slots=True)
 class Caller:
-    """One request, which may take several calls: its deadline, its lane, and how many of its calls are in progress."""
+    """One request, which may take several calls: who waits for it, and for how long."""
 
-    def __init__(self, lane: Lane = "interactive", timeout_s: float | None = None) -> None:
-        self.deadline = Deadline(timeout_s)
-        self.calls = 0
-        self._lane: Lane = lane
+    lane: Lane = "interactive"
+    deadline: Deadline = NO_DEADLINE
+    tenant: str = ""
 
-    def waits_for_room(self) -> bool:
-        """A job waits, and so does a request whose own calls fill the replica; a lone interactive call is better refused at once."""
-        return self._lane == "bulk" or self.calls > 1
+    def keywords(self) -> dict[str, Any]:
+        """For the replica, whose clock is another one."""
+        return {"lane": self.lane, "timeout_s": self.deadline.remaining_s(), "tenant": self.tenant}
 
 
 class Remote:
@@ -49,13 +50,6 @@ class Remote:
 
         Raises what the replica raised; Unavailable (a second replica died), Overloaded (no room), DeadlineExceeded.
         """
-        caller.calls += 1
-        try:
-            return await self._call(send, caller, payload_bytes)
-        finally:
-            caller.calls -= 1
-
-    async def _call(self, send: Send, caller: Caller, payload_bytes: int) -> Any:
         handle = self._by_value if payload_bytes <= MAX_GRPC_BYTES else self._by_reference
         refusals = 0
         dead: set[str] = set()
@@ -70,8 +64,9 @@ class Remote:
                 pause_s = PAUSE_S
             except ReplicaFull as full:
                 refusals += 1
-                pause_s = 0 if refusals == 1 else full.retry_after_s or PAUSE_S
-                if refusals > 1 and not caller.waits_for_room():
+                # Half of the backlog, so that a replica never runs dry while its next call waits.
+                pause_s = 0 if refusals == 1 else (full.retry_after_s or PAUSE_S) / 2
+                if refusals > 1 and caller.lane != "bulk":  # a job waits; a person is better told at once
                     raise Overloaded(full.message, retry_after_s=full.retry_after_s) from None
             except grpc.aio.AioRpcError as error:
                 if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED or handle is self._by_reference:

@@ -53,9 +53,9 @@ def answers_refusals(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable
     return answered
 
 
-def observer() -> Observer:
+def observer(**tags: str) -> Observer:
     """Measurements into Ray's Prometheus endpoint, as `ray_bge_serve_NAME`; Serve tags them with application, deployment and replica."""
-    return Observer(_RaySink())
+    return Observer(_RaySink(), **tags)
 
 
 class _RaySink:

@@ -18,7 +18,7 @@ class RerankerDeployment:
         # Only the replicas that compute pay for importing torch.
         from bgeserve.engine import RerankerEngine
 
-        self._engine = RerankerEngine(name, settings, observer())
+        self._engine = RerankerEngine(name, settings, observer(model=name))
 
     async def info(self) -> ModelInfo:
         return await self._engine.info()
@@ -33,8 +33,9 @@ class RerankerDeployment:
         truncate: bool,
         lane: Lane,
         timeout_s: float | None,
+        tenant: str = "",
     ) -> Scores:
-        return await self._engine.rerank(query, passages, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s)
+        return await self._engine.rerank(query, passages, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant)
 
     def check_health(self) -> None:
         self._engine.check_health()

@@ -32,6 +32,7 @@ GRACE_S = 15
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OTHERS = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN")
 """What the user's environment may say of another Ray."""
+KEY_VARIABLES = ("BGE_SERVE_API_KEY", "BGE_SERVE_API_KEYS_FILE")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXAMPLES = {
     "graphs.search:build": ("/v1/search", {"query": "compute the SHA256 digest of a file", "top_k": 3}),
@@ -131,8 +132,8 @@ class _Up:
         print(f"\n  Metrics: http://127.0.0.1:{ready['metrics_port']}/metrics")
         print(f"  Handles: RAY_ADDRESS={ready['ray_address']} RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={self._folder}/token python")
         print("  Ray's ports (guarded by that token), its metrics and HAProxy's statistics listen on every interface.\n", flush=True)
-        if host not in LOOPBACK and not os.environ.get("BGE_SERVE_API_KEY"):
-            _say(f"WARNING: listening on {host} without BGE_SERVE_API_KEY: whoever reaches this machine can read and change everything")
+        if host not in LOOPBACK and not any(os.environ.get(name) for name in KEY_VARIABLES):
+            _say(f"WARNING: listening on {host} without {KEY_VARIABLES[0]}: whoever reaches this machine can read and change everything")
         if self._args.index:
             command = "import sys; from bgeserve.cli import main; sys.exit(main())"
             self._indexing = subprocess.Popen([sys.executable, "-P", "-c", command, "index", self._args.index, "--url", url])

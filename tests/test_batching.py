@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from math import inf
 
 import pytest
@@ -9,13 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bgeserve.batching import BatchQueue, Item
-from bgeserve.types import Lane
+from bgeserve.batching import BatchQueue
+from bgeserve.fair_lane import Item
+from bgeserve.types import LANES, Lane
 
 BUDGET = 100
-LANES: tuple[Lane, ...] = ("interactive", "bulk")
 lanes = st.sampled_from(LANES)
-costs = st.integers(1, 250)
+LONGEST = 250
+TENANTS = ("a", "b", "c")
+SCHEDULES = int(os.environ.get("BGE_SERVE_TEST_SCHEDULES", "200"))
+"""10,000 take some minutes."""
+costs = st.integers(1, LONGEST)
 
 
 def queue_of(*items: Item[str], bulk_share: float = 0.2) -> BatchQueue[str]:
@@ -104,7 +109,7 @@ def test_what_cannot_be_queued_is_refused() -> None:
 
 
 class AnySchedule(RuleBasedStateMachine):
-    """Whatever happens in whatever order: nothing lost, nothing twice, order kept, budget kept, the counts right."""
+    """Whatever happens in whatever order: nothing lost, nothing twice, order kept, budget kept, the counts right, nobody starved."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,10 +117,12 @@ class AnySchedule(RuleBasedStateMachine):
         self.waiting: dict[Lane, list[Item[int]]] = {"interactive": [], "bulk": []}
         self.now = 0.0
         self.bulk_passed_over_tokens = 0
+        self.passed_over_tokens: dict[Item[int], int] = {}
+        """Of the first item of each tenant in each lane: what the lane's other tenants have been given since it is the first."""
 
-    @rule(lane=lanes, cost=costs, wait=st.one_of(st.just(inf), st.floats(0, 20)))
-    def offer(self, lane: Lane, cost: int, wait: float) -> None:
-        item = Item(0, cost, lane, self.now + wait)
+    @rule(lane=lanes, tenant=st.sampled_from(TENANTS), cost=costs, wait=st.one_of(st.just(inf), st.floats(0, 20)))
+    def offer(self, lane: Lane, tenant: str, cost: int, wait: float) -> None:
+        item = Item(0, cost, lane, self.now + wait, tenant)
         self.queue.offer(item)
         self.waiting[lane].append(item)
 
@@ -140,19 +147,38 @@ class AnySchedule(RuleBasedStateMachine):
         both = all(self.waiting.values())
         batch = self.queue.next_batch(takers)
         assert bool(batch) == any(self.waiting.values())
+        self.check_batch(batch, takers)
+        interactive_tokens = sum(item.cost for item in batch if item.lane == "interactive")
+        self.bulk_passed_over_tokens = self.bulk_passed_over_tokens + interactive_tokens if both and interactive_tokens else 0
+        # A share of 0.2 owes bulk a batch after four budgets of interactive tokens, plus what an item above the budget overshoots.
+        assert self.bulk_passed_over_tokens <= 4 * BUDGET + 2 * max(LONGEST, BUDGET) + 4 * LONGEST
+
+    @rule(takers=st.integers(1, 4))
+    def next_batch_of_a_reserved_worker(self, takers: int) -> None:
+        batch = self.queue.next_batch(takers, interactive_only=True)
+        assert bool(batch) == bool(self.waiting["interactive"])
+        assert all(item.lane == "interactive" for item in batch)
+        self.check_batch(batch, takers)
+
+    def check_batch(self, batch: list[Item[int]], takers: int) -> None:
         if not batch:
             return
-        lane = batch[0].lane
-        tokens = sum(item.cost for item in batch)
-        assert batch == self.waiting[lane][: len(batch)]
+        waiting = self.waiting[batch[0].lane]
+        tokens, all_tokens = sum(item.cost for item in batch), sum(item.cost for item in waiting)
         assert tokens <= BUDGET or len(batch) == 1
-        rest = self.waiting[lane][len(batch) :]
-        waiting_tokens = tokens + sum(item.cost for item in rest)
-        assert not rest or tokens + rest[0].cost > min(BUDGET, waiting_tokens / takers)
-        self.waiting[lane] = rest
-        self.bulk_passed_over_tokens = self.bulk_passed_over_tokens + tokens if both and lane == "interactive" else 0
-        # A share of 0.2 owes bulk a batch after four budgets of interactive tokens, plus what an item above the budget overshoots.
-        assert self.bulk_passed_over_tokens <= 4 * BUDGET + 2 * max(250, BUDGET) + 4 * 250
+        for tenant in TENANTS:
+            taken = [item for item in batch if item.tenant == tenant]
+            assert taken == [item for item in waiting if item.tenant == tenant][: len(taken)]
+        rest = [item for item in waiting if item not in batch]
+        nexts = [next(item for item in rest if item.tenant == tenant) for tenant in {item.tenant for item in rest}]
+        assert not nexts or tokens + max(item.cost for item in nexts) > min(BUDGET, all_tokens / takers)
+        for item in nexts:
+            others = sum(one.cost for one in batch if one.tenant != item.tenant)
+            first = not any(one.tenant == item.tenant for one in batch)
+            self.passed_over_tokens[item] = first * (self.passed_over_tokens.get(item, 0) + others)
+            # Each other tenant may get what this one had last, and one text more.
+            assert self.passed_over_tokens[item] <= (len(TENANTS) - 1) * 2 * LONGEST
+        self.waiting[batch[0].lane] = rest
 
     @rule()
     def drain(self) -> None:
@@ -167,4 +193,4 @@ class AnySchedule(RuleBasedStateMachine):
 
 
 TestAnySchedule = AnySchedule.TestCase
-TestAnySchedule.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAnySchedule.settings = settings(max_examples=SCHEDULES, stateful_step_count=40, deadline=None)

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from bgeserve.errors import SettingsError
+from bgeserve.settings import EmbedderSettings
 from graphs import placement
 from graphs.check import check, parse, read
 from graphs.placement import Demand
@@ -152,3 +154,10 @@ def test_a_graph_of_the_users_own_is_found_in_the_working_directory(tmp_path: Pa
 def _bge_serve(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = Path(sys.executable).with_name("bge-serve")
     return subprocess.run([command, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("settings", [{"workers": 2, "reserved_workers": 2}, {"workers": 1, "reserved_workers": 1}])
+def test_a_worker_must_be_left_for_bulk(settings: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match="at least one must be left for bulk work"):
+        EmbedderSettings.model_validate({"model": "m", **settings})
+    EmbedderSettings.model_validate({"model": "m", "workers": 3, "reserved_workers": 2})

@@ -125,9 +125,9 @@ async def test_a_cancelled_call_is_not_computed(m3_folder: Path) -> None:
     loop = asyncio.get_running_loop()
 
     def sink(kind: str, name: str, value: float, tags: dict[str, str]) -> None:
-        if name == "queued_tokens":
+        if name == "queued_tokens" and value > 0:
             loop.call_soon_threadsafe(queued.set)
-        elif name == "withdrawn_total":
+        elif name == "cancelled_total":
             withdrawn.append(value)
             loop.call_soon_threadsafe(done.set)
 

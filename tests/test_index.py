@@ -45,7 +45,7 @@ class Counting:
 
 @pytest.fixture
 def app() -> Counting:
-    return Counting(create_app(Stage().service, IngressSettings(), api_key=None))
+    return Counting(create_app(Stage().service, IngressSettings()))
 
 
 @pytest.fixture

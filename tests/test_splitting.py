@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from itertools import zip_longest
 
 import numpy as np
@@ -47,7 +48,9 @@ def test_embeddings_of_two_models_are_never_one_answer() -> None:
 
 
 def test_scores_of_consecutive_calls_become_one_answer() -> None:
-    part = Scores(np.ones(1, np.float32), np.zeros(1, np.float32), [3], [True])
+    part = Scores(np.ones(1, np.float32), np.zeros(1, np.float32), [3], [True], timings_ms={"wait": 2, "forward": 5})
+    slower = replace(part, timings_ms={"wait": 4, "forward": 3})
+    assert concat_scores([part, slower]).timings_ms == {"wait": 4, "forward": 5}
     assert concat_scores([part, part]).tokens == [3, 3]
     assert concat_scores([part, part]).raw.tolist() == [1, 1]
 

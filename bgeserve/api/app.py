@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar, cast
@@ -19,17 +20,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bgeserve.api import collections, health, model_server, native, openai, rerank
-from bgeserve.api.auth import RequireKey, path_of
+from bgeserve.api.admission import ByteBudget, Held
+from bgeserve.api.auth import RequireKey, key_of, path_of
 from bgeserve.api.encoding import IN_LOOP_BYTES, to_json
 from bgeserve.api.error_format import OPENAI, ErrorFormat, in_words_of
 from bgeserve.api.errors import error_response
+from bgeserve.api.keys import ApiKey
 from bgeserve.api.limits import deadline, read_body, while_client_waits
 from bgeserve.api.openapi import openapi_operation
 from bgeserve.api.operation import Call, Operation
 from bgeserve.api.parsing import check_content_type, lane_of, parse_json, query_of, timeout_s_of
 from bgeserve.api.playground import playground
 from bgeserve.api.schema import Body, parse
-from bgeserve.errors import SettingsError
+from bgeserve.api.timing import Timer
 from bgeserve.protocols import Backend
 from bgeserve.settings import IngressSettings
 
@@ -45,21 +48,17 @@ OPERATIONS: tuple[Operation[Any], ...] = (
 )
 
 
-def create_app(backend: Backend, settings: IngressSettings, *, api_key: str | None) -> Starlette:
-    """The HTTP API over any backend. With a key, all but the page and the two routes for probes need it as a bearer token.
-
-    Raises SettingsError for an empty key.
-    """
-    if api_key is not None and not api_key.strip():
-        raise SettingsError("the API key is empty: leave it out to serve without one", field="api_key")
-    operations = (*OPERATIONS, openapi_operation(OPERATIONS, key_needed=api_key is not None))
+def create_app(backend: Backend, settings: IngressSettings, keys: Sequence[ApiKey] = ()) -> Starlette:
+    """The HTTP API over any backend. With keys, all but the page and the two routes for probes need one of them as a bearer token."""
+    operations = (*OPERATIONS, openapi_operation(OPERATIONS, key_needed=bool(keys)))
+    door = Door(backend, settings, ByteBudget(settings.max_inflight_bytes))
     paths = list(dict.fromkeys(operation.path for operation in operations))
     forms = {operation.path: operation.errors for operation in operations}
-    middleware = [] if api_key is None else [Middleware(RequireKey, api_key=api_key, forms=forms)]
+    middleware = [Middleware(RequireKey, keys=keys, forms=forms)] if keys else []
 
     def route(path: str) -> Route:
         here = [operation for operation in operations if operation.path == path]
-        return Route(path, _endpoint(here, backend, settings), methods=[operation.method for operation in here])
+        return Route(path, _endpoint(here, door), methods=[operation.method for operation in here])
 
     app = Starlette(
         routes=[Route("/", playground), *(route(path) for path in paths)],
@@ -70,15 +69,22 @@ def create_app(backend: Backend, settings: IngressSettings, *, api_key: str | No
     return app
 
 
-def _endpoint(
-    operations: Sequence[Operation[Any]], backend: Backend, settings: IngressSettings
-) -> Callable[[Request], Awaitable[Response]]:
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What all requests share."""
+
+    backend: Backend
+    settings: IngressSettings
+    budget: ByteBudget
+
+
+def _endpoint(operations: Sequence[Operation[Any]], door: Door) -> Callable[[Request], Awaitable[Response]]:
     by_method = {operation.method: operation for operation in operations}
 
     async def endpoint(request: Request) -> Response:
         operation = by_method["GET" if request.method == "HEAD" else cast("Any", request.method)]
         try:
-            return await _serve(operation, request, backend, settings)
+            return await _serve(operation, request, door)
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:  # noqa: BLE001 (error_response logs what nobody raised on purpose)
@@ -87,22 +93,34 @@ def _endpoint(
     return endpoint
 
 
-async def _serve(operation: Operation[Any], request: Request, backend: Backend, settings: IngressSettings) -> Response:
-    timeout_s = timeout_s_of(request.headers, settings.timeout_s)
-    call = Call(backend, settings, monotonic() + timeout_s, lane_of(request.headers), request.path_params)
+async def _serve(operation: Operation[Any], request: Request, door: Door) -> Response:
+    timer = Timer()
+    timeout_s = timeout_s_of(request.headers, door.settings.timeout_s)
+    call = _call(request, door, timeout_s)
     async with deadline(timeout_s):
-        body = await _read(operation, request, settings)
-        async with while_client_waits(request.receive):
-            answer = await operation.handler(call, body)
-            content = await to_json(answer)
-    return Response(content, answer.status, dict(answer.headers), media_type="application/json")
+        with door.budget.request(call.tenant) as held:
+            body = await _read(operation, request, door.settings, held)
+            timer.lap("read")
+            async with while_client_waits(request.receive):
+                answer = await operation.handler(call, body)
+                timer.lap("answer")
+                content = await to_json(answer)
+                timer.lap("render")
+    headers = {**answer.headers, "server-timing": timer.header(answer.timings_ms)}
+    return Response(content, answer.status, headers, media_type="application/json")
 
 
-async def _read(operation: Operation[B], request: Request, settings: IngressSettings) -> B:
+def _call(request: Request, door: Door, timeout_s: float) -> Call:
+    key = key_of(request.scope)
+    lane = lane_of(request.headers) or (key.lane if key else None)
+    return Call(door.backend, door.settings, monotonic() + timeout_s, lane, key.name if key else "", request.path_params)
+
+
+async def _read(operation: Operation[B], request: Request, settings: IngressSettings, held: Held) -> B:
     if operation.method == "GET":
         return parse(operation.request, query_of(request.query_params), settings, from_query_string=True)
     check_content_type(request.headers)
-    body = await read_body(request, settings.max_body_bytes)
+    body = await read_body(request, settings.max_body_bytes, held)
     if len(body) <= IN_LOOP_BYTES:
         return parse(operation.request, parse_json(body), settings)
     return await asyncio.to_thread(lambda: parse(operation.request, parse_json(body), settings))

@@ -134,6 +134,7 @@ async def put_documents(call: Call, body: PutBody) -> Answer:
         truncate=body.truncate,
         lane=call.lane or "bulk",
         timeout_s=call.timeout_s,
+        tenant=call.tenant,
     )
     response: PutResponse = {
         "upserted": written.upserted,

@@ -34,7 +34,9 @@ def _headers(error: BgeServeError) -> dict[str, str]:
     if isinstance(error, Unauthorized):
         return {"www-authenticate": "Bearer"}
     if isinstance(error, (Overloaded, Unavailable)):
-        return {"retry-after": str(max(1, ceil(error.retry_after_s or 1)))}
+        retry_after_s = error.retry_after_s or 1.0
+        # Whole seconds are what HTTP has; the second header is OpenAI's, whose clients prefer it.
+        return {"retry-after": str(max(1, ceil(retry_after_s))), "retry-after-ms": str(max(1, round(1000 * retry_after_s)))}
     return {}
 
 

@@ -9,20 +9,26 @@ from contextlib import asynccontextmanager
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
+from bgeserve.api.admission import Held
 from bgeserve.errors import DeadlineExceeded, TooLarge
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body, counted while it arrives: content-length may be absent, and may lie. Raises TooLarge, ClientDisconnect."""
+async def read_body(request: Request, max_bytes: int, held: Held) -> bytes:
+    """The whole body, counted while it arrives: content-length may be absent, and may lie.
+
+    Raises TooLarge, Overloaded (other requests in progress hold too much already), ClientDisconnect.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
         raise _too_large(max_bytes, declared)
+    held.grow(int(declared or 0) if declared.isdecimal() else 0)
     chunks: list[bytes] = []
     arrived = 0
     async for chunk in request.stream():
         arrived += len(chunk)
         if arrived > max_bytes:
             raise _too_large(max_bytes, f"{arrived} or more")
+        held.grow(arrived)
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -135,7 +135,7 @@ class InferenceAnswer(TypedDict):
 
 
 async def post_inference(call: Call, body: InferenceBody) -> Answer:
-    made = await inference(call.backend, body, call.lane or "interactive", call.timeout_s)
+    made = await inference(call.backend, body, call.lane or "interactive", call.timeout_s, call.tenant)
     vecs = made["vecs"]
     return Answer(lambda: _ok({"vecs": {name: _json(values) for name, values in vecs.items()}}), sum(map(_size, vecs.values())))
 

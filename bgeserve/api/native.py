@@ -86,6 +86,7 @@ async def encode(call: Call, body: EncodeBody) -> Answer:
         truncate=body.truncate,
         lane=call.lane or "interactive",
         timeout_s=call.timeout_s,
+        tenant=call.tenant,
     )
 
     def render() -> EncodeResponse:
@@ -97,7 +98,7 @@ async def encode(call: Call, body: EncodeBody) -> Answer:
             "usage": token_usage(embeddings.tokens),
         }
 
-    return Answer(render, json_bytes(embeddings))
+    return Answer(render, json_bytes(embeddings), timings_ms=embeddings.timings_ms)
 
 
 def _encode_item(embeddings: Embeddings, i: int, encoding: EncodingFormat) -> EncodeItem:
@@ -194,11 +195,11 @@ async def search(call: Call, body: SearchBody) -> Answer:
             truncate=body.truncate,
             lane=call.lane or "interactive",
             timeout_s=call.timeout_s,
+            tenant=call.tenant,
         )
     )
     size = sum(len(hit.text) + 500 for hits in answer.results for hit in hits)
-    timings = ", ".join(f"{stage};dur={ms:.1f}" for stage, ms in answer.timings_ms.items())
-    return Answer(lambda: _search_response(answer, single=isinstance(body.query, str)), size, headers={"server-timing": timings})
+    return Answer(lambda: _search_response(answer, single=isinstance(body.query, str)), size, timings_ms=answer.timings_ms)
 
 
 def _search_response(answer: SearchAnswer, *, single: bool) -> SearchResponse:

@@ -75,9 +75,10 @@ async def embeddings(call: Call, body: EmbeddingsBody) -> Answer:
         input_type=body.input_type,
         lane=call.lane or "interactive",
         timeout_s=call.timeout_s,
+        tenant=call.tenant,
     )
     _check_dimensions(body.dimensions, vectors, model)
-    return Answer(lambda: _response(vectors, model, body.encoding_format), json_bytes(vectors))
+    return Answer(lambda: _response(vectors, model, body.encoding_format), json_bytes(vectors), timings_ms=vectors.timings_ms)
 
 
 def _check_dimensions(wanted: int | None, vectors: Embeddings, model: str) -> None:

@@ -13,8 +13,9 @@ from pydantic.json_schema import JsonSchemaMode
 
 from bgeserve.api.auth import OPEN_PATHS
 from bgeserve.api.operation import Answer, Call, Operation
-from bgeserve.api.parsing import LANES, MAX_TIMEOUT_MS
+from bgeserve.api.parsing import MAX_TIMEOUT_MS
 from bgeserve.api.schema import Body, Nothing
+from bgeserve.types import LANES
 
 LARGE = 1_000_000
 """Of the document, so that it is made in a thread: pydantic takes 50 ms for it."""

@@ -29,6 +29,8 @@ class Call:
     """On this process's monotonic clock."""
     lane: Lane | None
     """None: not stated; each operation has its own default."""
+    tenant: str
+    """The name of the key that it came with; empty where the service has none."""
     path: Mapping[str, str]
     """Parameters in the path, such as the collection's name; not checked yet."""
 
@@ -50,6 +52,8 @@ class Answer:
     """Bytes of JSON, roughly."""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    timings_ms: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Where the time went behind the API, for the header `server-timing`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,9 @@ from starlette.exceptions import HTTPException
 
 from bgeserve.api.schema import brief
 from bgeserve.errors import InvalidRequest
-from bgeserve.types import Lane
+from bgeserve.types import LANES, Lane
 
 MAX_TIMEOUT_MS = 3_600_000
-LANES: tuple[Lane, ...] = ("interactive", "bulk")
 EXCERPT_BYTES = 40
 
 

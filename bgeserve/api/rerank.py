@@ -90,9 +90,11 @@ async def rerank(call: Call, body: RerankBody) -> Answer:
         truncate=body.truncate,
         lane=call.lane or "interactive",
         timeout_s=call.timeout_s,
+        tenant=call.tenant,
     )
     size = sum(map(len, body.documents)) if body.return_documents else 0
-    return Answer(lambda: _response(scores, model, body), size + (120 + 40 * len(scores.parts)) * len(body.documents))
+    size += (120 + 40 * len(scores.parts)) * len(body.documents)
+    return Answer(lambda: _response(scores, model, body), size, timings_ms=scores.timings_ms)
 
 
 def _response(scores: Scores, model: str, body: RerankBody) -> RerankResponse:

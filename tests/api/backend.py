@@ -52,13 +52,15 @@ class Switch:
     started: int = 0
     cancelled: int = 0
     lanes: list[Lane] = field(default_factory=list)
+    tenants: list[str] = field(default_factory=list)
     timeouts_s: list[float | None] = field(default_factory=list)
     options: list[Any] = field(default_factory=list)
 
-    async def meet(self, lane: Lane, timeout_s: float | None, options: Any) -> None:
+    async def meet(self, lane: Lane, timeout_s: float | None, tenant: str, options: Any) -> None:
         self.started += 1
         self.options.append(options)
         self.lanes.append(lane)
+        self.tenants.append(tenant)
         self.timeouts_s.append(timeout_s)
         try:
             await asyncio.sleep(self.delay_s)
@@ -120,8 +122,9 @@ class HashingEmbedder:
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> Embeddings:
-        await self._switch.meet(lane, timeout_s, options)
+        await self._switch.meet(lane, timeout_s, tenant, options)
         if options is not None and options.examples:
             raise InvalidRequest("examples: hashing takes none; its options are: instruction", field="examples")
         if options is not None and options.instruction:
@@ -163,8 +166,9 @@ class OverlapReranker:
         truncate: bool = True,
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = "",
     ) -> Scores:
-        await self._switch.meet(lane, timeout_s, options)
+        await self._switch.meet(lane, timeout_s, tenant, options)
         asked = options or RerankerOptions()
         for name in ("prompt", "compress_layers", "compress_ratio", "weights"):
             if getattr(asked, name) is not None:

@@ -21,7 +21,7 @@ def stage() -> Stage:
 @pytest.fixture
 async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
     """The app itself, without a server in between."""
-    transport = httpx.ASGITransport(create_app(stage.service, LIMITS, api_key=None))
+    transport = httpx.ASGITransport(create_app(stage.service, LIMITS))
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
         yield client
 
@@ -37,5 +37,5 @@ def server() -> Iterator[tuple[str, Forward]]:
 def url(stage: Stage, server: tuple[str, Forward]) -> str:
     """This test's own app, behind a real server that all tests share."""
     address, forward = server
-    forward.app = create_app(stage.service, LIMITS, api_key=None)
+    forward.app = create_app(stage.service, LIMITS)
     return address

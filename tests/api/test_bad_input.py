@@ -191,7 +191,7 @@ async def test_a_field_is_wrong(http: httpx.AsyncClient, method: str, path: str,
 
 
 async def test_many_queries_with_many_hits_each(stage: Stage) -> None:
-    transport = httpx.ASGITransport(create_app(stage.service, IngressSettings(), api_key=None))
+    transport = httpx.ASGITransport(create_app(stage.service, IngressSettings()))
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as http:
         response = await http.post("/v1/search", json={"query": ["a"] * 1000, "top_k": 51})
     error = error_of(response)

@@ -65,7 +65,7 @@ def test_a_connection_serves_the_next_request_after_a_refusal(url: str) -> None:
 async def test_a_deadline_cancels_the_work_and_says_so(stage: Stage, http: httpx.AsyncClient, server_default: bool) -> None:
     stage.embedding.delay_s = 60
     if server_default:
-        app = create_app(stage.service, LIMITS.model_copy(update={"timeout_s": 0.05}), api_key=None)
+        app = create_app(stage.service, LIMITS.model_copy(update={"timeout_s": 0.05}))
         http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app")
     response = await http.post("/v1/encode", json={"input": "a"}, headers={} if server_default else {"x-timeout-ms": "50"})
     assert response.status_code == 504

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bgeserve.api import create_app
+from bgeserve.api.keys import ApiKey
 from bgeserve.api.model_facts import facts_of
 from bgeserve.api.model_server import ModelServer
 from bgeserve.errors import DeadlineExceeded, Overloaded
@@ -224,7 +225,7 @@ async def test_other_failures_have_this_dialects_body_and_their_own_status(http:
 
 
 async def test_a_missing_key_is_said_in_this_dialect_too(stage: Stage) -> None:
-    transport = httpx.ASGITransport(create_app(stage.service, LIMITS, api_key="key"))
+    transport = httpx.ASGITransport(create_app(stage.service, LIMITS, keys=[ApiKey("someone", "key")]))
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as locked:
         response = await locked.post("/info", json={"model": "hashing"})
         assert (response.status_code, response.json()["state"]) == (401, "error")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any
 
 from bgeserve.errors import BgeServeError
@@ -62,6 +62,22 @@ class FakeMethod:
 
     def remote(self, *args: Any, **kwargs: Any) -> FakeResponse:
         return self._handle.call(self._name, args, kwargs)
+
+
+class AsyncHandle:
+    """A handle whose every method is one coroutine function."""
+
+    def __init__(self, answer: Callable[..., Coroutine[Any, Any, object]]) -> None:
+        self._answer = answer
+
+    def options(self, **_: Any) -> AsyncHandle:
+        return self
+
+    def __getattr__(self, method: str) -> AsyncHandle:
+        return self
+
+    def remote(self, *args: Any, **kwargs: Any) -> asyncio.Task[object]:
+        return asyncio.ensure_future(self._answer(*args, **kwargs))
 
 
 class PieceHandle:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 
 from bgeserve.errors import FingerprintMismatch
-from bgeserve.types import Embeddings, ModelInfo, Scores
-from deployments.handles import RemoteEmbedder, RemoteReranker
-from tests.deployments.fakes import FakeHandle
+from bgeserve.types import Embeddings, Lane, ModelInfo, Scores
+from deployments.handles import CALLS_PER_REPLICA, RemoteEmbedder, RemoteReranker
+from tests.deployments.fakes import AsyncHandle, FakeHandle
 
 
 def embed(texts: Sequence[str], fingerprint: str = "a", **_: Any) -> Embeddings:
@@ -36,6 +37,49 @@ async def test_a_request_goes_over_in_calls_of_bounded_size_and_comes_back_in_or
     scores = await RemoteReranker(cast("Any", handle), max_call_bytes=40).rerank("q", texts)
     assert scores.raw.tolist() == [len(text) for text in texts]
     assert len(handle.calls) > 1
+
+
+async def test_what_is_too_large_for_one_call_is_bulk_whoever_waits_for_it() -> None:
+    handle = FakeHandle([embed] * 3)
+    embedder = RemoteEmbedder(cast("Any", handle), max_call_bytes=10)
+    await embedder.encode(["x" * 10], lane="interactive", tenant="page")
+    await embedder.encode(["x" * 10, "x" * 10], lane="interactive", tenant="page")
+    assert [kwargs["lane"] for _, _, kwargs, _ in handle.calls] == ["interactive", "bulk", "bulk"]
+    assert {kwargs["tenant"] for _, _, kwargs, _ in handle.calls} == {"page"}
+
+
+async def test_bulk_calls_of_all_requests_together_are_bounded_by_the_replicas_there_may_be() -> None:
+    in_flight = most = 0
+
+    async def slow(texts: Sequence[str], **_: Any) -> Embeddings:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await asyncio.sleep(0.001)
+        in_flight -= 1
+        return embed(texts)
+
+    for max_replicas in (1, 3):
+        most = 0
+        embedder = RemoteEmbedder(cast("Any", AsyncHandle(slow)), 1, max_replicas)
+        await asyncio.gather(*(embedder.encode(["x"] * 20, lane="bulk") for _ in range(3)))
+        assert most == CALLS_PER_REPLICA * max_replicas
+
+
+async def test_an_interactive_call_passes_bulk_that_waits_for_its_turn() -> None:
+    ends = asyncio.Event()
+
+    async def encode(texts: Sequence[str], *, lane: Lane, **_: Any) -> Embeddings:
+        if lane == "bulk":
+            await ends.wait()
+        return embed(texts)
+
+    embedder = RemoteEmbedder(cast("Any", AsyncHandle(encode)), 1)
+    job = asyncio.create_task(embedder.encode(["x"] * 20))
+    await asyncio.sleep(0)
+    assert len(await embedder.encode(["query"[:1]])) == 1
+    ends.set()
+    assert len(await job) == 20
 
 
 async def test_no_texts_are_still_answered_with_the_fingerprint() -> None:

@@ -7,6 +7,7 @@ import grpc
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
+from bgeserve.deadline import Deadline
 from bgeserve.errors import DeadlineExceeded, InvalidRequest, Overloaded, ReplicaFull, Unavailable
 from bgeserve.types import Lane
 from deployments.remote import MAX_GRPC_BYTES, Caller, Remote
@@ -22,11 +23,8 @@ def too_large() -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, metadata, metadata, details="Received message larger than max")
 
 
-async def ask(
-    handle: FakeHandle, *, lane: Lane = "interactive", timeout_s: float | None = 5, payload_bytes: int = 0, others: int = 0
-) -> object:
-    caller = Caller(lane, timeout_s)
-    caller.calls = others
+async def ask(handle: FakeHandle, *, lane: Lane = "interactive", timeout_s: float | None = 5, payload_bytes: int = 0) -> object:
+    caller = Caller(lane, Deadline(timeout_s))
     return await Remote(cast("Any", handle)).call(lambda it: it.encode.remote("x"), caller, payload_bytes)
 
 
@@ -57,9 +55,8 @@ async def test_a_full_replica_is_tried_once_more_and_then_refuses_a_lone_interac
     assert caught.value.retry_after_s == FULL.retry_after_s
 
 
-async def test_a_job_waits_for_room_and_so_does_a_request_that_fills_the_replica_itself() -> None:
+async def test_a_job_waits_for_room() -> None:
     assert await ask(FakeHandle([FULL] * 5 + ["answer"]), lane="bulk") == "answer"
-    assert await ask(FakeHandle([FULL] * 5 + ["answer"]), others=1) == "answer"
 
 
 async def test_waiting_for_room_ends_with_the_deadline() -> None:

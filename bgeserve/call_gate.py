@@ -1,0 +1,57 @@
+"""Bulk calls wait here, at whoever sends them, until one of `max_in_flight` may go: what waits elsewhere than at a replica can still go to
+one that autoscaling adds, and nobody asks a full replica again and again.
+
+Knows calls by their size and tenant. Does not know where they go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from bgeserve.deadline import Deadline
+from bgeserve.errors import DeadlineExceeded
+from bgeserve.fair_lane import FairLane, Item
+
+
+class CallGate:
+    """For one event loop."""
+
+    def __init__(self, max_in_flight: int) -> None:
+        self._free = max_in_flight
+        self._waiting: FairLane[asyncio.Future[None]] = FairLane()
+
+    @asynccontextmanager
+    async def passed(self, size: int, tenant: str, deadline: Deadline) -> AsyncGenerator[None]:
+        """Inside, one call is in flight. Tenants take turns by size. Raises DeadlineExceeded."""
+        if self._free and not self._waiting:
+            self._free -= 1
+        else:
+            await self._wait(Item(asyncio.get_running_loop().create_future(), max(1, size), "bulk", tenant=tenant), deadline)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _wait(self, item: Item[asyncio.Future[None]], deadline: Deadline) -> None:
+        self._waiting.add(item)
+        try:
+            async with asyncio.timeout(deadline.remaining_s()):
+                await item.payload
+        except (asyncio.CancelledError, TimeoutError) as gone:
+            if item in self._waiting:
+                self._waiting.remove(item)
+            elif not item.payload.cancelled():  # let in and called off in the same moment
+                self._leave()
+            if isinstance(gone, TimeoutError):
+                raise DeadlineExceeded("the deadline passed before this call could be sent to a replica") from None
+            raise
+
+    def _leave(self) -> None:
+        while self._waiting:
+            let_in = self._waiting.take().payload
+            if not let_in.done():  # one that was called off takes itself out a moment later
+                let_in.set_result(None)
+                return
+        self._free += 1

