@@ -25,7 +25,8 @@ class Observer:
         self._tags = tags
 
     def count(self, name: str, value: float = 1, **tags: str) -> None:
-        self._send("count", name, value, tags)
+        if value:  # Ray's counters refuse to count nothing
+            self._send("count", name, value, tags)
 
     def gauge(self, name: str, value: float, **tags: str) -> None:
         self._send("gauge", name, value, tags)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from math import inf
 from time import monotonic
@@ -22,6 +22,7 @@ from bgeserve.settings import ModelSettings
 from bgeserve.types import Lane
 
 WARM_UP_BATCHES_PER_WORKER = 2
+HEALTH_CHECK_S = 5.0
 
 T = TypeVar("T", bound=Tokenized)
 R = TypeVar("R")
@@ -53,9 +54,15 @@ class Runner(Generic[T, R]):
         )
 
     def warm_up(self, items: Sequence[T]) -> None:
-        """Compute full batches of copies, so that the first caller finds everything warm and the speed is known from the start."""
+        """Compute full batches of copies, so that the first caller finds everything warm and the speed is known from the start.
+
+        Raises ComputeError.
+        """
         copies = [*items] * (self._full_warm_up_tokens // sum(item.cost for item in items) + 1)
-        self._executor.submit(copies, [item.cost for item in copies], lane="interactive", deadline=inf).result()
+        warm = self._executor.submit(copies, [item.cost for item in copies], lane="interactive", deadline=inf)
+        while not wait([warm], timeout=HEALTH_CHECK_S).done:
+            self._executor.check_health()
+        warm.result()
 
     async def run(self, tokenize: Callable[[], Sequence[T]], lane: Lane, timeout_s: float | None, tenant: str) -> Answered[T, R]:
         """Raises what `tokenize` raises, ReplicaFull, ComputeError, and DeadlineExceeded by the deadline, whatever the workers do."""

@@ -42,7 +42,8 @@ class Caller:
 
 class Remote:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self._by_value = handle
+        # What goes over is data: Ray's default looks at each object for code to carry along.
+        self._by_value = handle.options(request_serialization="pickle", response_serialization="pickle")
         self._by_reference = handle.options(_by_reference=True)
 
     async def call(self, send: Send, caller: Caller, payload_bytes: int = 0) -> Any:

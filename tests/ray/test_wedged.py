@@ -54,7 +54,8 @@ def test_a_wedged_forward_turns_readyz_red_and_its_replica_is_replaced(tmp_path:
     asking.start()
     _wait_for_readyz(service, 503)
     asking.join(60)
-    assert statuses[0] in (503, 504)
+    # Sent again to the new replica, which may or may not get through with it before it is taken for wedged too.
+    assert statuses[0] in (200, 503, 504)
     _wait_for_readyz(service, 200)
     assert httpx.post(f"{service.url}/v1/encode", json={"input": "a short text"}, timeout=60).status_code == 200
     assert before not in replicas("embedder-minilm", service.driver_pid())
