@@ -1,0 +1,117 @@
+"""A program with everything that it starts: found, paused, weighed and ended. Knows Linux's /proc, not what the programs do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+STOP_S = 30
+"""After which a stop no longer asks. Ray needs about ten."""
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class Program:
+    """In a session of its own, so that a Ctrl-C in the terminal reaches only whoever will then stop this in order."""
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        **pipes: int,
+    ) -> None:
+        self.log = log
+        self._seen: set[int] = set()
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+                **{"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, **pipes},
+            )
+
+    def pids(self) -> list[int]:
+        """Of the living: the process, its descendants, and whatever is in a session that one of them led, whoever its parent is by now."""
+        members = self._seen | {self.process.pid}
+        while True:
+            joining = {pid for pid, parent, session in _all_processes() if parent in members or session in members}
+            if joining <= members:
+                break
+            members |= joining
+        self._seen = {self.process.pid} | {pid for pid, _, _ in _all_processes() if pid in members}
+        return sorted(pid for pid in self._seen if not is_dead(pid))
+
+    def pause(self) -> None:
+        """What is not measured must not take time from what is: an idle Ray alone takes an eighth of a core."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        self.resume()
+        self.pids()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_S)
+        while self.pids():
+            self._signal(signal.SIGKILL)
+            self.process.poll()
+            time.sleep(0.05)
+
+    def said_last(self) -> str:
+        """The last line of its output, which says why it ended where it did not mean to."""
+        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return lines[-1][:300] if lines else "it said nothing"
+
+    def _signal(self, number: int) -> None:
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of CPU that the process has used so far, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def resident_bytes(pids: Sequence[int]) -> int:
+    """Of all of them together; what they share counts once in each."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+def title(pid: int) -> str:
+    """What the process calls itself; empty when it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
+
+
+def is_dead(pid: int) -> bool:
+    """Gone, or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def _all_processes() -> Iterator[tuple[int, int, int]]:
+    """Pid, parent's pid, session."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                yield int(entry.name), int(fields[1]), int(fields[3])

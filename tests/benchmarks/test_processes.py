@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.serving.processes import Program, is_dead
+
+GRANDCHILD_IN_ITS_OWN_SESSION = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_program_starts_is_found_paused_and_ended_with_it(tmp_path: Path) -> None:
+    program = Program([sys.executable, "-c", GRANDCHILD_IN_ITS_OWN_SESSION], tmp_path / "log")
+    try:
+        while not (said := program.log.read_text().strip()):
+            time.sleep(0.01)
+        both = [program.process.pid, int(said)]
+        assert program.pids() == sorted(both)
+        program.pause()
+        while any(_state(pid) != "T" for pid in both):
+            time.sleep(0.01)
+    finally:
+        program.stop()
+    assert all(is_dead(pid) for pid in both)
+    assert program.process.returncode is not None
+
+
+def test_nobody_else_is_touched(tmp_path: Path) -> None:
+    program = Program([sys.executable, "-c", "print('done')"], tmp_path / "log")
+    program.process.wait()
+    program.stop()
+    assert not is_dead(os.getpid())
+    assert program.said_last() == "done"
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
