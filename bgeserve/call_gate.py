@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+from bgeserve.batching.fair_lane import FairLane, Item
 from bgeserve.deadline import Deadline
 from bgeserve.errors import DeadlineExceeded
-from bgeserve.fair_lane import FairLane, Item
 
 
 class CallGate:

@@ -1,6 +1,6 @@
 """A model that answers calls: tokenise -> queue -> packed forward -> one answer per call, in one process.
 
-Knows models and what their results are made into. Does not know threads (`runner.py`), nor clusters.
+Knows models and what their results are made into. Does not know threads (`batching/runner.py`), nor clusters.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from bgeserve.batching.runner import Runner
 from bgeserve.models.embedder import Row
 from bgeserve.models.embedding import load_embedding_model
 from bgeserve.models.reranker import load_reranker
 from bgeserve.models.scoring import PairScore, Tokenized
 from bgeserve.observe import Observer
-from bgeserve.runner import Runner
 from bgeserve.settings import EmbedderSettings, RerankerSettings
 from bgeserve.types import EmbedderOptions, Embeddings, InputType, Lane, ModelInfo, Output, RerankerOptions, Scores
 

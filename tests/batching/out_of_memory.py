@@ -1,4 +1,4 @@
-"""A process of its own, which takes its address space away while an engine computes: `python -m tests.out_of_memory`.
+"""A process of its own, which takes its address space away while an engine computes: `python -m tests.batching.out_of_memory`.
 
 The allocator itself then fails, inside torch, in the middle of a forward. Prints what came of it as JSON.
 """

@@ -13,8 +13,8 @@ import pytest
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
 def test_a_batch_that_does_not_fit_into_memory_is_computed_in_halves() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.out_of_memory"],
-        cwd=Path(__file__).parents[1],
+        [sys.executable, "-m", "tests.batching.out_of_memory"],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=300,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import ceil, inf
 from typing import Generic, TypeVar
 
-from bgeserve.fair_lane import FairLane, Item
+from bgeserve.batching.fair_lane import FairLane, Item
 from bgeserve.types import Lane
 
 T = TypeVar("T")

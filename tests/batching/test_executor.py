@@ -12,8 +12,8 @@ from random import Random
 
 import pytest
 
+from bgeserve.batching.executor import Computed, Executor
 from bgeserve.errors import ComputeError, DeadlineExceeded, ReplicaFull, Unavailable
-from bgeserve.executor import Computed, Executor
 from bgeserve.observe import Observer
 from bgeserve.types import Lane
 

@@ -13,8 +13,8 @@ from math import inf
 from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
 
+from bgeserve.batching.executor import Executor
 from bgeserve.errors import DeadlineExceeded
-from bgeserve.executor import Executor
 from bgeserve.models.runtime import worker_init
 from bgeserve.models.scoring import Tokenized
 from bgeserve.observe import Observer

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bgeserve.batching import BatchQueue
-from bgeserve.fair_lane import Item
+from bgeserve.batching.batch_queue import BatchQueue
+from bgeserve.batching.fair_lane import Item
 from bgeserve.types import LANES, Lane
 
 BUDGET = 100

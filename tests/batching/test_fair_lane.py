@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgeserve.fair_lane import FairLane, Item
+from bgeserve.batching.fair_lane import FairLane, Item
 
 
 def of(tenant: str, cost: int = 10) -> Item[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bgeserve.batching import BatchQueue
+from bgeserve.batching.batch_queue import BatchQueue
 from bgeserve.observe import Observer
 from bgeserve.types import LANES, Lane
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from bgeserve.batching.runner import Runner
 from bgeserve.errors import DeadlineExceeded, ReplicaFull
 from bgeserve.models.tokenizing import TokenSequence
-from bgeserve.runner import Runner
 from bgeserve.settings import EmbedderSettings
 
 WAIT_S = 20.0
@@ -57,7 +57,7 @@ async def test_an_answer_says_where_its_time_went() -> None:
     assert first.results == [100]
     assert first.timings_ms["tokenize"] >= 10
     assert first.timings_ms["forward"] >= 10
-    assert second.timings_ms["tokenize"] >= 20  # one thread tokenises
+    assert second.timings_ms["tokenize"] >= 15  # one thread tokenises
 
 
 async def test_a_call_ends_by_its_deadline_even_if_the_forward_never_does() -> None:

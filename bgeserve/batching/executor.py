@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Generic, TypeVar
 
-from bgeserve.batching import BatchQueue
+from bgeserve.batching.batch_queue import BatchQueue
+from bgeserve.batching.fair_lane import Item
+from bgeserve.batching.halving import compute_by_halves
+from bgeserve.batching.queue_metrics import QueueMetrics
+from bgeserve.batching.rate import Rate
 from bgeserve.errors import ComputeError, DeadlineExceeded, ReplicaFull, Unavailable
-from bgeserve.fair_lane import Item
-from bgeserve.halving import compute_by_halves
 from bgeserve.observe import Observer
-from bgeserve.queue_metrics import QueueMetrics
-from bgeserve.rate import Rate
 from bgeserve.types import Lane
 
 P = TypeVar("P")
