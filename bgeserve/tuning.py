@@ -40,6 +40,8 @@ class Tuning:
     chosen: int
     out_of_memory_at: int | None
     """The budget that ended the search upwards."""
+    speed_ratio: float
+    """How many times as fast the machine was in its fastest round as in its slowest: near 1 when nothing else ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Shape:
     threads_each: int
     max_batch_tokens: int
     tokens_per_s: float
+    share_of_best: float
 
 
 def tune(workload: Workload, *, rounds: int, run_s: float, on_run: OnRun) -> Tuning:
@@ -75,9 +78,24 @@ def _explore(present: int, run: Callable[[int, float], Run], on_run: OnRun) -> t
             if not rates:
                 raise
             return list(rates), budget
-        if budget > present and has_levelled_off(list(rates.values())):
+        if budget > present and not still_gains(rates, lambda again: run(again, 0).tokens_per_s):
             break
     return list(rates), None
+
+
+def still_gains(rates: dict[int, float], run: Callable[[int], float]) -> bool:
+    """Whether one of the last two budgets brought more than the tolerance over the best before them; one alone may be bad luck.
+
+    Before it says no, that best is measured again, for the machine may have grown slower since.
+    """
+    *before, last, this = rates
+    if not before:
+        return True
+    best = max(before, key=rates.__getitem__)
+    enough = max(rates[last], rates[this]) / (1 + TOLERANCE)
+    if rates[best] >= enough:
+        rates[best] = run(best)
+    return rates[best] < enough
 
 
 def _run_in_rounds(
@@ -107,18 +125,14 @@ def ladder(present: int) -> Iterator[int]:
     yield from sorted({present, *(FEWEST_TOKENS * 2**doubling for doubling in range(DOUBLINGS + 1))})
 
 
-def has_levelled_off(rates: Sequence[float]) -> bool:
-    """Whether neither of the last two budgets brought more than the tolerance over the best before them. One alone may be bad luck."""
-    return len(rates) > 2 and max(rates[-2:]) <= max(rates[:-2]) * (1 + TOLERANCE)
-
-
 def _tuning(runs: Mapping[int, Sequence[Run]], out_of_memory_at: int | None) -> Tuning:
     shares = shares_of_best({budget: [run.tokens_per_s for run in of_budget] for budget, of_budget in runs.items()})
     measured = [
         Measured(budget, median(run.tokens_per_s for run in runs[budget]), median(run.batch_s for run in runs[budget]), shares[budget])
         for budget in sorted(runs)
     ]
-    return Tuning(measured, choose(shares), out_of_memory_at)
+    of_rounds = [mean(run.tokens_per_s for run in round_) for round_ in zip(*runs.values(), strict=True)]
+    return Tuning(measured, choose(shares), out_of_memory_at, max(of_rounds) / min(of_rounds))
 
 
 def shares_of_best(rates: Mapping[int, Sequence[float]]) -> dict[int, float]:
@@ -144,7 +158,7 @@ def compare_shapes(workload: Workload, budget: int, *, rounds: int, run_s: float
         return []
     many, one = (settings.model_copy(update={"cpus": threads, "workers": workers}) for workers in (None, 1))
     budgets = (budget, budget * many.resolved_workers)
-    rates: tuple[list[float], list[float]] = ([], [])
+    rates: dict[int, list[float]] = {0: [], 1: []}
     with Workers(many, workload.forward) as of_many, Workers(one, workload.forward) as of_one:
         for round_ in range(rounds + 1):  # the first warms up
             for i, workers in enumerate((of_many, of_one)):
@@ -152,7 +166,10 @@ def compare_shapes(workload: Workload, budget: int, *, rounds: int, run_s: float
                 run = workers.run(batches(workload.items_from(round_ / rounds), budgets[i]), run_s)
                 if round_ > 0:
                     rates[i].append(run.tokens_per_s)
-    return [Shape(shape.resolved_workers, threads_each(shape), budgets[i], median(rates[i])) for i, shape in enumerate((many, one))]
+    shares = shares_of_best(rates)
+    return [
+        Shape(shape.resolved_workers, threads_each(shape), budgets[i], median(rates[i]), shares[i]) for i, shape in enumerate((many, one))
+    ]
 
 
 def threads_each(settings: ModelSettings) -> int:

@@ -87,7 +87,7 @@ def load_workload(settings: EmbedderSettings | RerankerSettings, texts: Sequence
 
 
 def batches(items: Iterable[Tokenized], max_batch_tokens: int) -> Iterator[list[Tokenized]]:
-    """Without end, as `batching.BatchQueue` forms them from a backlog: in the order of arrival, and an item above the budget alone."""
+    """Without end, as `batching.batch_queue` forms them from a backlog: in the order of arrival, and an item above the budget alone."""
     batch: list[Tokenized] = []
     tokens = 0
     for item in cycle(items):

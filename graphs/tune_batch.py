@@ -31,6 +31,8 @@ from graphs.config_edit import with_number
 from graphs.placement import Demand
 
 KEY = "max_batch_tokens"
+STEADY = 1.25
+"""Times as fast, up to which rounds differ on a machine that nothing else uses."""
 SETTINGS: Mapping[Role, type[EmbedderSettings] | type[RerankerSettings]] = {"embedder": EmbedderSettings, "reranker": RerankerSettings}
 
 
@@ -126,8 +128,11 @@ def _show(model: Model, tuning: Tuning, shapes: Sequence[Shape]) -> None:
     if tuning.out_of_memory_at is not None:
         print(f"{model.name}: {tuning.out_of_memory_at:,} tokens do not fit in memory", file=sys.stderr)
     if shapes:
-        fastest = max(shapes, key=lambda shape: shape.tokens_per_s)
+        fastest = max(shapes, key=lambda shape: shape.share_of_best)
         print(f"{model.name}: {'; '.join(map(_said, shapes))}. `workers: {fastest.workers}` is faster", file=sys.stderr)
+    if tuning.speed_ratio > STEADY:
+        said = "shares are from within rounds, but measure again when nothing else runs"
+        print(f"{model.name}: this machine was {tuning.speed_ratio:.1f} times as fast in one round as in another: {said}", file=sys.stderr)
 
 
 def _rows(model: Model, tuning: Tuning) -> Iterator[tuple[str, ...]]:
@@ -139,7 +144,8 @@ def _rows(model: Model, tuning: Tuning) -> Iterator[tuple[str, ...]]:
 
 
 def _said(shape: Shape) -> str:
-    return f"{_workers(shape.workers, shape.threads_each)}, {shape.max_batch_tokens:,} tokens a batch: {shape.tokens_per_s:,.0f} tok/s"
+    layout = _workers(shape.workers, shape.threads_each)
+    return f"{layout}, {shape.max_batch_tokens:,} tokens a batch: {shape.tokens_per_s:,.0f} tok/s, {shape.share_of_best:.0%}"
 
 
 def _workers(count: int, threads: int) -> str:

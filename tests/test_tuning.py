@@ -13,11 +13,12 @@ from random import Random
 import pytest
 import torch
 
-from bgeserve.batching import BatchQueue, Item
+from bgeserve.batching.batch_queue import BatchQueue
+from bgeserve.batching.fair_lane import Item
 from bgeserve.errors import InvalidRequest
 from bgeserve.models.embedder import Row
 from bgeserve.settings import EmbedderSettings, RerankerSettings
-from bgeserve.tuning import choose, compare_shapes, has_levelled_off, ladder, shares_of_best, tune
+from bgeserve.tuning import choose, compare_shapes, ladder, shares_of_best, still_gains, tune
 from bgeserve.workload import OutOfMemory, Workers, Workload, batches, load_workload, sample_texts
 from tests.checkpoints import TEXTS, make_bge_m3, make_reranker
 
@@ -74,11 +75,30 @@ def test_the_ladder_climbs_by_doubling_and_has_the_present_budget() -> None:
     assert list(ladder(200_000))[-1] == 200_000
 
 
-def test_the_search_ends_when_two_budgets_in_a_row_bring_nothing() -> None:
-    assert not has_levelled_off([100, 100])
-    assert not has_levelled_off([100, 60, 106])
-    assert not has_levelled_off([100, 106, 60])
-    assert has_levelled_off([100, 104, 104])
+@pytest.mark.parametrize(
+    ("rates", "measured_again", "goes_on"),
+    [
+        ([100, 100], None, True),
+        ([100, 60, 106], None, True),
+        ([100, 106, 60], None, True),
+        ([100, 104, 104], 100, False),
+        ([100, 104, 104], 99, True),
+        ([90, 100, 50, 50], 48, False),
+        ([90, 100, 50, 50], 45, True),
+    ],
+)
+def test_the_search_ends_when_two_budgets_in_a_row_bring_nothing(rates: list[float], measured_again: float | None, goes_on: bool) -> None:
+    again: list[int] = []
+
+    def run(budget: int) -> float:
+        again.append(budget)
+        assert measured_again is not None
+        return measured_again
+
+    by_budget = dict(enumerate(rates))
+    assert still_gains(by_budget, run) is goes_on
+    # The best of those before the last two, which the machine's present speed is known by.
+    assert again == ([] if measured_again is None else [rates.index(max(rates[:-2]))])
 
 
 @pytest.mark.parametrize("budget", [1, 100, 700])
