@@ -192,6 +192,14 @@ class IngressSettings(Strict):
     """Texts, passages or documents per request."""
     max_top_k: PositiveInt = 1000
 
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> IngressSettings:
+        if self.max_body_bytes > self.max_inflight_bytes:
+            raise ValueError(
+                f"max_body_bytes is {self.max_body_bytes}, of which max_inflight_bytes ({self.max_inflight_bytes}) lets none in"
+            )
+        return self
+
 
 class EmbedSettings(Strict):
     """Arguments of `graphs.embed:build`."""

@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from bgeserve.errors import SettingsError
-from bgeserve.settings import EmbedderSettings
+from bgeserve.settings import EmbedderSettings, IngressSettings
 from graphs import placement
 from graphs.check import check, parse, read
 from graphs.placement import Demand
@@ -161,3 +161,8 @@ def test_a_worker_must_be_left_for_bulk(settings: dict[str, int]) -> None:
     with pytest.raises(ValidationError, match="at least one must be left for bulk work"):
         EmbedderSettings.model_validate({"model": "m", **settings})
     EmbedderSettings.model_validate({"model": "m", "workers": 3, "reserved_workers": 2})
+
+
+def test_the_largest_body_must_fit_into_what_may_be_in_progress() -> None:
+    with pytest.raises(ValidationError, match="max_inflight_bytes"):
+        IngressSettings(max_body_bytes=2000, max_inflight_bytes=1000)

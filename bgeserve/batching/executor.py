@@ -127,7 +127,7 @@ class Executor(Generic[P, R]):
             for item in submission.items:
                 self._queue.offer(item)
             self._changed.notify_all()
-        self._metrics.queue(self._queue)
+        self._metrics.queue(self._queue, lane)
         submission.future.add_done_callback(lambda future: self._withdraw(submission, lane) if future.cancelled() else None)
         return submission.future
 
@@ -188,7 +188,7 @@ class Executor(Generic[P, R]):
         with self._changed:
             withdrawn = sum(self._queue.cancel(item) for item in submission.items)
         self._metrics.cancelled(lane, withdrawn)
-        self._metrics.queue(self._queue)
+        self._metrics.queue(self._queue, lane)
 
     def _work(self, interactive_only: bool) -> None:
         if self._worker_init is not None:
@@ -208,7 +208,7 @@ class Executor(Generic[P, R]):
                     self._finish(item, outcome)
             waited_s = [began - item.payload.submission.at for item in batch]
             self._metrics.batch(batch[0].lane, [item.cost for item in batch], waited_s, took_s, self.tokens_per_s)
-            self._metrics.queue(self._queue)
+            self._metrics.queue(self._queue, batch[0].lane)
 
     def _take(self, interactive_only: bool) -> list[Item[_Part[P, R]]]:
         """The next batch; empty when there is never going to be one."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from bgeserve.batching.batch_queue import BatchQueue
 from bgeserve.observe import Observer
-from bgeserve.types import LANES, Lane
+from bgeserve.types import Lane
 
 
 class QueueMetrics:
@@ -15,9 +15,9 @@ class QueueMetrics:
         self._observe = observer or Observer()
         self._max_batch_tokens = max_batch_tokens
 
-    def queue(self, queue: BatchQueue[Any]) -> None:
-        for lane in LANES:
-            self._observe.gauge("queued_tokens", queue.lane_tokens(lane), lane=lane)
+    def queue(self, queue: BatchQueue[Any], lane: Lane) -> None:
+        """After a change of one lane."""
+        self._observe.gauge("queued_tokens", queue.lane_tokens(lane), lane=lane)
 
     def batch(self, lane: Lane, costs: Sequence[int], waited_s: Sequence[float], forward_s: float, tokens_per_s: float) -> None:
         """Of one batch: its items' tokens and waits, how long its forward took, and the speed that is measured now."""
