@@ -18,6 +18,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from bgeserve.deadline import NO_DEADLINE, Deadline
 from bgeserve.errors import BgeServeError, DeadlineExceeded, Overloaded, ReplicaFull, Unavailable
 from bgeserve.types import Chunk, Embeddings, Lane, Output
+from deployments.refusals import Refusals
 
 MAX_GRPC_BYTES = 3 * 2**20
 """Serve's gRPC refuses messages over 4 MiB; what is larger travels through the object store, which small messages would find slower."""
@@ -45,6 +46,7 @@ class Remote:
         # What goes over is data: Ray's default looks at each object for code to carry along.
         self._by_value = handle.options(request_serialization="pickle", response_serialization="pickle")
         self._by_reference = handle.options(_by_reference=True)
+        self._refusals = Refusals()
 
     async def call(self, send: Send, caller: Caller, payload_bytes: int = 0) -> Any:
         """The replica's answer. `send` may be called again, so what it asks for must bear being done twice.
@@ -53,6 +55,8 @@ class Remote:
         """
         handle = self._by_value if payload_bytes <= MAX_GRPC_BYTES else self._by_reference
         refusals = 0
+        if caller.lane != "bulk":
+            self._refusals.check(caller.lane, caller.tenant)
         dead: set[str] = set()
         while True:
             try:
@@ -68,6 +72,7 @@ class Remote:
                 # Half of the backlog, so that a replica never runs dry while its next call waits.
                 pause_s = 0 if refusals == 1 else (full.retry_after_s or PAUSE_S) / 2
                 if refusals > 1 and caller.lane != "bulk":  # a job waits; a person is better told at once
+                    self._refusals.remember(caller.lane, caller.tenant, full)
                     raise Overloaded(full.message, retry_after_s=full.retry_after_s) from None
             except grpc.aio.AioRpcError as error:
                 if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED or handle is self._by_reference:

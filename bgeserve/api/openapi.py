@@ -31,8 +31,8 @@ _HEADERS: list[dict[str, Any]] = [
     {
         "name": "x-lane",
         "in": "header",
-        "description": "Who waits: a person or a job. Unless stated, writes are bulk and everything else as the API key says, or interactive; a request of "
-        "more than about two batches is bulk in any case.",
+        "description": "Who waits: a person or a job. Unless stated, it is as the API key says, else bulk for writes and interactive for "
+        "everything else. A request of more than about two batches is bulk in any case.",
         "schema": {"type": "string", "enum": list(LANES)},
     },
 ]

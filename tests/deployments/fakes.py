@@ -37,7 +37,7 @@ class FakeHandle:
         self.responses: list[FakeResponse] = []
         self.called = asyncio.Event()
 
-    def options(self, *, _by_reference: bool) -> FakeHandle:
+    def options(self, *, _by_reference: bool = False, **_: Any) -> FakeHandle:
         other = FakeHandle([])
         other._outcomes, other.calls, other.responses, other.called = self._outcomes, self.calls, self.responses, self.called
         other._by_reference = _by_reference

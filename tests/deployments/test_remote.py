@@ -10,6 +10,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 from bgeserve.deadline import Deadline
 from bgeserve.errors import DeadlineExceeded, InvalidRequest, Overloaded, ReplicaFull, Unavailable
 from bgeserve.types import Lane
+from deployments.refusals import REMEMBERED_SHARE
 from deployments.remote import MAX_GRPC_BYTES, Caller, Remote
 from tests.deployments.fakes import FakeHandle
 
@@ -53,6 +54,28 @@ async def test_a_full_replica_is_tried_once_more_and_then_refuses_a_lone_interac
         await ask(FakeHandle([FULL, FULL, "never asked for"]))
     assert type(caught.value) is Overloaded
     assert caught.value.retry_after_s == FULL.retry_after_s
+
+
+async def test_who_would_be_refused_again_is_told_without_asking_and_others_are_not() -> None:
+    full = ReplicaFull("no room", retry_after_s=2)
+    handle = FakeHandle([full, full, "answer", "answer", full, full])
+    remote = Remote(cast("Any", handle))
+
+    async def call(lane: Lane = "interactive", tenant: str = "a") -> object:
+        return await remote.call(lambda it: it.encode.remote("x"), Caller(lane, Deadline(5), tenant))
+
+    for _ in range(3):
+        with pytest.raises(Overloaded, match="no room") as caught:
+            await call()
+        assert caught.value.retry_after_s is not None
+        assert 1.9 < caught.value.retry_after_s <= 2
+    assert len(handle.calls) == 2
+    assert await call(tenant="b") == "answer"
+    assert await call(lane="bulk") == "answer"
+    await asyncio.sleep(REMEMBERED_SHARE * 2)
+    with pytest.raises(Overloaded):
+        await call()
+    assert len(handle.calls) == 6
 
 
 async def test_a_job_waits_for_room() -> None:
