@@ -139,7 +139,7 @@ def _rows(model: Model, tuning: Tuning) -> Iterator[tuple[str, ...]]:
     present = model.settings.resolved_max_batch_tokens
     for one in tuning.measured:
         marks = [mark for mark, budget in (("chosen", tuning.chosen), ("now", present)) if budget == one.max_batch_tokens]
-        numbers = f"{one.tokens_per_s:,.0f}", f"{one.share_of_best:.0%}", f"{1000 * one.batch_s:,.1f}"
+        numbers = f"{one.tokens_per_s:,.0f}", f"{one.share_of_best:.1%}", f"{1000 * one.batch_s:,.1f}"
         yield str(one.max_batch_tokens), *numbers, ", ".join(marks)
 
 
