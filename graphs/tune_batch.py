@@ -164,11 +164,12 @@ def _progress(name: str) -> Generator[OnRun]:
     """For a person at a terminal; a log would only get its escapes."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    # Seldom redrawn in between: that takes time from what is measured.
+    with Progress(*columns, console=console, transient=True, refresh_per_second=2, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
 
         def on_run(budget: int, done: int, total: int | None) -> None:
-            progress.update(task, description=f"{name}: {budget:,} tokens a batch", completed=done, total=total)
+            progress.update(task, description=f"{name}: {budget:,} tokens a batch", completed=done, total=total, refresh=True)
 
         yield on_run
 
