@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from graphs.check import parse, read
 from graphs.tune_batch import main
-from tests.checkpoints import make_bert, make_bert_reranker
+from tests.checkpoints import TEXTS, make_bert, make_bert_reranker
 
 CONFIG = """\
 # Two models, each with a comment.
@@ -36,6 +37,13 @@ QUICK = ("--rounds", "1", "--run-s", "0.01")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     return {"embedder": make_bert(folder / "e"), "reranker": make_bert_reranker(folder / "r")}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    path.write_text("".join(json.dumps({"id": str(n), "text": text * (n % 5 + 1)}) + "\n" for n, text in enumerate(TEXTS * 10)))
+    return str(path)
 
 
 @pytest.fixture
@@ -64,9 +72,9 @@ def test_the_command_measures_every_model_and_writes_its_budget(config: Path) ->
     parse(read(config))
 
 
-def test_without_write_it_prints_the_line_to_add(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_write_it_prints_the_line_to_add(config: Path, texts: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = config.read_bytes()
-    assert main([str(config), "--model", "small", *QUICK]) == 0
+    assert main([str(config), "--model", "small", "--texts", texts, *QUICK]) == 0
     out, err = capsys.readouterr()
     *rows, line = out.splitlines()
     (chosen,) = [row.split("\t")[0] for row in rows if "chosen" in row]
@@ -79,12 +87,14 @@ def test_without_write_it_prints_the_line_to_add(config: Path, capsys: pytest.Ca
     assert hint == "small: put this under embedders.small (--write does it):"
 
 
-def test_a_person_sees_a_table_and_progress(config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_person_sees_a_table_and_progress(
+    config: Path, texts: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert main([str(config), "--model", "judge", *QUICK]) == 0
+    assert main([str(config), "--model", "judge", "--texts", texts, *QUICK]) == 0
     out, err = capsys.readouterr()
     assert "of the best" in out
     assert "judge: 128 tokens a batch" in err
