@@ -85,8 +85,9 @@ class Bench:
         self._console = console
 
     @contextmanager
-    def started(self, systems: Sequence[System]) -> Iterator[Fleet]:
+    def started(self, systems: Sequence[System], warm_up: Callable[[Target], Closed] | None = None) -> Iterator[Fleet]:
         """Of these, those that are not skipped and that can be had here, warm and paused. All of them end with the block."""
+        warm_up = warm_up or (lambda target: self.closed(target, WARM_UP_CLIENTS, 1, seconds=WARM_UP_S))
         chosen = [system for system in systems if system.name not in self.options.skip]
         fleet = Fleet(frozenset(system.name for system in chosen if system.is_ours))
         with ExitStack() as stack:
@@ -100,7 +101,7 @@ class Bench:
                         continue
                     stack.callback(target.program.stop)
                     fleet.targets.append(target)
-                    fleet.run_one(target, self.closed(target, WARM_UP_CLIENTS, 1, seconds=WARM_UP_S))
+                    fleet.run_one(target, warm_up(target))
             yield fleet
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What was set out for, and how a figure is said to stand to it. Issue 5 of the project has the table."""
+"""What was set out for (issue 5 of the project), and how a figure is said to stand to it: `0.80 (≥ 0.92 MISSED)`."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ def _stated(figure: float, goal: float | None, digits: int, sign: str, is_met: b
     stated = f"{figure:,.{digits}f}"
     if goal is None:
         return stated
-    return f"{stated} (goal {sign} {goal:,.{digits}f}{'' if is_met else ': MISSED'})"
+    return f"{stated} ({sign} {goal:,.{digits}f}{'' if is_met else ' MISSED'})"

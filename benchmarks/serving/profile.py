@@ -23,8 +23,8 @@ INGRESS, REPLICA = "ingress", f"embedder-{MODEL_NAME}"
 TOP = 12
 SAMPLES_PER_S = 100
 PY_SPY_START_S = 2
-CPU_COLUMNS = ("process", "CPU ms a request", "share of the cores' time")
-TOP_COLUMNS = ("process", "function", "share of its samples")
+CPU_COLUMNS = ("process", "CPU ms a request", "share of the service's CPU")
+TOP_COLUMNS = ("process", "function", "share of the time")
 
 
 def run(bench: Bench) -> Findings:
@@ -39,7 +39,8 @@ def run(bench: Bench) -> Findings:
                 top_rows += hottest(bench, fleet, target, deployment)
         notes = [f"{SATURATING_CLIENTS} clients, one text a request, {bench.options.seconds:g} s", *fleet.notes()]
     cpu = Section("Profile: CPU per request, the client's excluded", CPU_COLUMNS, cpu_rows, notes)
-    return Findings([cpu, Section("Profile: the functions with the most time of their own", TOP_COLUMNS, top_rows)])
+    how = "only while they hold Python's lock: tensors are computed without it; uvloop's own time is in Thread.run"
+    return Findings([cpu, Section("Profile: the functions with the most time of their own", TOP_COLUMNS, top_rows, [how])])
 
 
 def cpu_per_request(bench: Bench, fleet: Fleet, target: Target) -> list[list[str]]:
@@ -61,13 +62,14 @@ def hottest(bench: Bench, fleet: Fleet, target: Target, deployment: str) -> list
     if pid is None or (spy := py_spy()) is None:
         return [[deployment, "no such process" if pid is None else "py-spy is not installed", "-"]]
     load = bench.closed(target, SATURATING_CLIENTS, 1, seconds=bench.options.seconds + PY_SPY_START_S)
+    duration_s = max(1, round(bench.options.seconds))
     # py-spy cannot attach to a process that is stopped.
     target.program.resume()
     with TemporaryDirectory() as folder:
         stacks = Path(folder) / "stacks.txt"
-        command = [spy, "record", "--pid", str(pid), "--format", "raw", "--rate", str(SAMPLES_PER_S), "--output", str(stacks)]
+        command = [spy, "record", "--pid", str(pid), "--format", "raw", "--rate", str(SAMPLES_PER_S), "--gil", "--output", str(stacks)]
         recording = subprocess.Popen(
-            [*command, "--duration", str(max(1, round(bench.options.seconds)))],
+            [*command, "--duration", str(duration_s)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -77,7 +79,8 @@ def hottest(bench: Bench, fleet: Fleet, target: Target, deployment: str) -> list
         finally:
             recording.wait(timeout=60)
         counts = self_time(stacks.read_text().splitlines()) if stacks.exists() else {}
-    return [[deployment, name, f"{share:.1%}"] for name, share in top_shares(counts)] or [[deployment, "py-spy saw nothing", "-"]]
+    rows = [[deployment, name, f"{share:.1%}"] for name, share in shares_of(counts, SAMPLES_PER_S * duration_s)]
+    return rows or [[deployment, "py-spy saw nothing", "-"]]
 
 
 def py_spy() -> str | None:
@@ -94,9 +97,11 @@ def self_time(stacks: Sequence[str]) -> Counter[str]:
     return counts
 
 
-def top_shares(counts: Mapping[str, int]) -> list[tuple[str, float]]:
-    total = sum(counts.values())
-    return [(name, count / total) for name, count in Counter(counts).most_common(TOP)]
+def shares_of(counts: Mapping[str, int], samples: int) -> list[tuple[str, float]]:
+    """Of all the samples that were taken, in the first line; then of those functions that have most."""
+    return [("all that holds Python's lock", sum(counts.values()) / samples)] + [
+        (name, count / samples) for name, count in Counter(counts).most_common(TOP)
+    ]
 
 
 def short_title(pid: int) -> str:

@@ -45,10 +45,10 @@ class Findings:
 
 
 def show(console: Console, section: Section) -> None:
-    table = Table(*section.columns, title=section.title, title_justify="left")
+    table = Table(*section.columns)
     for row in section.rows:
         table.add_row(*row)
-    console.print("", table, *section.notes, sep="\n", markup=False)
+    console.print("", section.title, table, *section.notes, sep="\n", markup=False)
 
 
 def markdown(section: Section) -> str:

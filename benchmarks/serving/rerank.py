@@ -15,6 +15,7 @@ from benchmarks.serving.targets import Target
 
 SERVED, ENGINE = "bge-serve", "engine"
 CLIENTS, PASSAGES = 32, 100
+WARM_UP_CLIENTS = 2
 COLUMNS = ("system", "tok/s", "p50 ms", "p99 ms", "failed", "bge-serve / it")
 
 
@@ -26,7 +27,10 @@ def run(bench: Bench) -> Findings:
     speeds: dict[str, list[float]] = defaultdict(list)
     summaries: dict[str, list[Summary]] = defaultdict(list)
     rounds = bench.options.rounds
-    with bench.started(systems) as fleet, bench.progress("rerank", rounds * len(fleet.targets)) as step:
+    with (
+        bench.started(systems, lambda target: load(bench, target, WARM_UP_CLIENTS, 0)) as fleet,
+        bench.progress("rerank", rounds * len(fleet.targets)) as step,
+    ):
         for round_ in range(rounds):
             for target in in_turns(fleet.targets, round_):
                 step(target.name)
@@ -39,12 +43,16 @@ def run(bench: Bench) -> Findings:
 
 
 def measure(bench: Bench, fleet: Fleet, target: Target, at: int) -> tuple[float, Summary]:
-    """Each client once: so many passages are a queue of a minute already."""
-    queries = bench.queries.take(CLIENTS, at)
-    passages = bench.texts.take(CLIENTS * PASSAGES, at)
-    requests = [target.rerank(query, passages[PASSAGES * i : PASSAGES * (i + 1)]) for i, query in enumerate(queries)]
-    outcomes = fleet.run_one(target, Closed(requests, CLIENTS, float("inf")))
+    outcomes = fleet.run_one(target, load(bench, target, CLIENTS, at))
     return counted_tokens_per_s(outcomes), summarize(outcomes)
+
+
+def load(bench: Bench, target: Target, clients: int, at: int) -> Closed:
+    """Each client once: so many passages are a queue of a minute already."""
+    queries = bench.queries.take(clients, at)
+    passages = bench.texts.take(clients * PASSAGES, at)
+    requests = [target.rerank(query, passages[PASSAGES * i : PASSAGES * (i + 1)]) for i, query in enumerate(queries)]
+    return Closed(requests, clients, float("inf"))
 
 
 def row(name: str, speeds: dict[str, list[float]], found: list[Summary]) -> list[str]:

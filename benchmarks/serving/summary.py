@@ -60,8 +60,9 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def check_counts(name: str, outcomes: Sequence[Outcome]) -> None:
+    """Raises Miscounted; says nothing of requests of which only the answer says what they cost."""
     for outcome in outcomes:
-        if outcome.reply.status == OK and outcome.reply.counted_tokens != outcome.tokens:
+        if outcome.reply.status == OK and outcome.tokens and outcome.reply.counted_tokens != outcome.tokens:
             raise Miscounted(f"{name} counted {outcome.reply.counted_tokens} tokens in a request of {outcome.tokens}")
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from benchmarks.serving.length_profiles import POINTS, draw_length
-from benchmarks.serving.profile import self_time, top_shares
+from benchmarks.serving.profile import self_time, shares_of
 from benchmarks.serving.schedule import poisson_arrivals
 
 
@@ -35,4 +35,5 @@ def test_lengths_are_as_the_percentiles_say() -> None:
 def test_a_samples_time_is_its_innermost_functions() -> None:
     counts = self_time(["main (a.py:1);work (b.py:2) 3", "main (a.py:1) 1", "other (c.py:3);work (b.py:2) 4"])
     assert counts == {"work (b.py:2)": 7, "main (a.py:1)": 1}
-    assert top_shares(counts)[0] == ("work (b.py:2)", 7 / 8)
+    assert shares_of(counts, samples=16)[1:] == [("work (b.py:2)", 7 / 16), ("main (a.py:1)", 1 / 16)]
+    assert shares_of(counts, samples=16)[0][1] == 8 / 16
