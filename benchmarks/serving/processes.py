@@ -59,7 +59,7 @@ class Program:
         self.resume()
         self.pids()
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_S)
         while self.pids():
