@@ -82,11 +82,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    names = [system.name for system in throughput.systems()]
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
     parser.add_argument("--quick", action="store_true", help="one short round of each: shows that it works, measures little")
-    parser.add_argument(
-        "--skip", nargs="+", default=[], choices=[system.name for system in throughput.systems()], help="systems to leave out"
-    )
+    parser.add_argument("--skip", nargs="+", default=[], choices=names, metavar="NAME", help=f"systems to leave out: {', '.join(names)}")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 128])
     parser.add_argument("--texts-per-request", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=8, help="of one run; some scenarios take a multiple")

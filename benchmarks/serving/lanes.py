@@ -13,7 +13,7 @@ from benchmarks.serving.schedule import poisson_arrivals
 from benchmarks.serving.summary import Summary, summarize
 from benchmarks.serving.systems import PATIENT, WORKERS, System, ours
 from benchmarks.serving.targets import Target
-from bgeserve.settings import CPU_MAX_BATCH_TOKENS, EmbedderSettings
+from bgeserve.settings import CPU_MAX_BATCH_TOKENS
 
 QUERIES_PER_S = 5.0
 BULK_CLIENTS, BULK_TEXTS = 4, 64
@@ -52,10 +52,7 @@ def run(bench: Bench) -> Findings:
 
 
 def lane_systems() -> list[System]:
-    shared = ours(SHARED, dtype="float32", **PATIENT)
-    if "reserved_workers" not in EmbedderSettings.model_fields:
-        return [shared]
-    return [shared, ours(RESERVED, dtype="float32", reserved_workers=1, **PATIENT)]
+    return [ours(SHARED, dtype="float32", **PATIENT), ours(RESERVED, dtype="float32", reserved_workers=1, **PATIENT)]
 
 
 def measure(bench: Bench, fleet: Fleet, target: Target, step: Callable[[str], None]) -> Phases:
