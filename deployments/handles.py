@@ -48,7 +48,7 @@ class _RemoteModel:
     """What embedders and rerankers share: where they are, how much goes over in one call, and what they are, asked once."""
 
     def __init__(self, handle: DeploymentHandle[Any], max_call_bytes: int, max_replicas: int = 1) -> None:
-        self._remote = Remote(handle)
+        self._remote = Remote(handle, max_replicas)
         self._max_call_bytes = max_call_bytes
         self._max_in_flight = CALLS_PER_REPLICA * max_replicas
         self._gate = CallGate(self._max_in_flight)

@@ -11,8 +11,8 @@ from time import monotonic
 from bgeserve.errors import Overloaded
 from bgeserve.types import Lane
 
-REMEMBERED_SHARE = 0.05
-"""Of the backlog that was stated: no more of it can have been done before somebody asks again."""
+REMEMBERED_SHARE = 0.2
+"""Of the backlog that was stated: so much of it is done, and can be filled again, before somebody asks again."""
 
 
 @dataclass(frozen=True, slots=True)

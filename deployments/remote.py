@@ -42,11 +42,13 @@ class Caller:
 
 
 class Remote:
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], max_replicas: int = 1) -> None:
+        """max_replicas: of the deployment. Only where there may be others is a call that one refused sent again at once."""
         # What goes over is data: Ray's default looks at each object for code to carry along.
         self._by_value = handle.options(request_serialization="pickle", response_serialization="pickle")
         self._by_reference = handle.options(_by_reference=True)
         self._refusals = Refusals()
+        self._tries = min(2, max_replicas)
 
     async def call(self, send: Send, caller: Caller, payload_bytes: int = 0) -> Any:
         """The replica's answer. `send` may be called again, so what it asks for must bear being done twice.
@@ -70,8 +72,8 @@ class Remote:
             except ReplicaFull as full:
                 refusals += 1
                 # Half of the backlog, so that a replica never runs dry while its next call waits.
-                pause_s = 0 if refusals == 1 else (full.retry_after_s or PAUSE_S) / 2
-                if refusals > 1 and caller.lane != "bulk":  # a job waits; a person is better told at once
+                pause_s = 0 if refusals < self._tries else (full.retry_after_s or PAUSE_S) / 2
+                if refusals >= self._tries and caller.lane != "bulk":  # a job waits; a person is better told at once
                     self._refusals.remember(caller.lane, caller.tenant, full)
                     raise Overloaded(full.message, retry_after_s=full.retry_after_s) from None
             except grpc.aio.AioRpcError as error:

@@ -26,7 +26,7 @@ def too_large() -> grpc.aio.AioRpcError:
 
 async def ask(handle: FakeHandle, *, lane: Lane = "interactive", timeout_s: float | None = 5, payload_bytes: int = 0) -> object:
     caller = Caller(lane, Deadline(timeout_s))
-    return await Remote(cast("Any", handle)).call(lambda it: it.encode.remote("x"), caller, payload_bytes)
+    return await Remote(cast("Any", handle), max_replicas=2).call(lambda it: it.encode.remote("x"), caller, payload_bytes)
 
 
 @pytest.mark.parametrize("death", [ActorDiedError(), UNAVAILABLE])
@@ -59,7 +59,7 @@ async def test_a_full_replica_is_tried_once_more_and_then_refuses_a_lone_interac
 async def test_who_would_be_refused_again_is_told_without_asking_and_others_are_not() -> None:
     full = ReplicaFull("no room", retry_after_s=2)
     handle = FakeHandle([full, full, "answer", "answer", full, full])
-    remote = Remote(cast("Any", handle))
+    remote = Remote(cast("Any", handle), max_replicas=2)
 
     async def call(lane: Lane = "interactive", tenant: str = "a") -> object:
         return await remote.call(lambda it: it.encode.remote("x"), Caller(lane, Deadline(5), tenant))
