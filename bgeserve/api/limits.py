@@ -21,7 +21,7 @@ async def read_body(request: Request, max_bytes: int, held: Held) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
         raise _too_large(max_bytes, declared)
-    held.grow(int(declared or 0) if declared.isdecimal() else 0)
+    held.grow(int(declared) if declared.isdecimal() else 0)
     chunks: list[bytes] = []
     arrived = 0
     async for chunk in request.stream():
