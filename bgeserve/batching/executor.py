@@ -24,6 +24,7 @@ from bgeserve.types import Lane
 P = TypeVar("P")
 R = TypeVar("R")
 
+OVERDUE_SHARE = 0.1
 RATE_MEMORY_BATCHES = 20
 """Full batches after which the measured speed has forgotten most of what it was before."""
 
@@ -171,7 +172,7 @@ class Executor(Generic[P, R]):
         ahead = self._tokens_running() + self._queue.tokens_through(lane, tenant, 0)
         through = self._tokens_running() + self._queue.tokens_through(lane, tenant, tokens)
         # With nothing ahead any call is accepted: a text that takes longer than max_queue_s would otherwise never be.
-        if (ahead or self._running) and self._rate.seconds_for(through, self._workers[lane]) > self._max_queue_s:
+        if ahead and self._rate.seconds_for(through, self._workers[lane]) > self._max_queue_s:
             ahead_s = self._rate.seconds_for(ahead, self._workers[lane])
             self._metrics.rejected(lane)
             raise ReplicaFull(
@@ -180,9 +181,9 @@ class Executor(Generic[P, R]):
             )
 
     def _tokens_running(self) -> float:
-        """What is left to compute of the batches that run, as far as the clock can tell."""
+        """What is left to compute of the batches that run, as far as the clock can tell; of one that is overdue, a little."""
         now, speed = monotonic(), self._rate.tokens_per_s
-        return sum(max(0.0, batch.tokens - speed * (now - batch.began)) for batch in self._running.values())
+        return sum(max(OVERDUE_SHARE * batch.tokens, batch.tokens - speed * (now - batch.began)) for batch in self._running.values())
 
     def _withdraw(self, submission: _Submission[P, R], lane: Lane) -> None:
         with self._changed:
