@@ -16,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.serving.environments import Unavailable
 from benchmarks.serving.numbered import NumberedTexts
 from benchmarks.serving.plan import Closed, Outcome, Plan, Record, Request
-from benchmarks.serving.processes import cpu_s
 from benchmarks.serving.summary import check_counts
 from benchmarks.serving.systems import Place, System
 from benchmarks.serving.targets import Server, Target
@@ -145,7 +144,3 @@ def median_of_ratios(over: Sequence[float], under: Sequence[float]) -> float:
     """Round by round; NaN when either was not measured."""
     pairs = [a / b for a, b in zip(over, under, strict=False) if b]
     return median(pairs) if pairs else float("nan")
-
-
-def cpu_of(pids: Sequence[int]) -> float:
-    return sum(cpu_s(pid) for pid in pids)

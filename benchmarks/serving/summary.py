@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, inf, nan
+from math import ceil, nan
 
 from benchmarks.serving.plan import OK, Outcome
 
@@ -64,10 +64,6 @@ def check_counts(name: str, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         if outcome.reply.status == OK and outcome.tokens and outcome.reply.counted_tokens != outcome.tokens:
             raise Miscounted(f"{name} counted {outcome.reply.counted_tokens} tokens in a request of {outcome.tokens}")
-
-
-def ratio(over: float, under: float) -> float:
-    return over / under if under else inf
 
 
 def _counted_ratio(answered: Sequence[Outcome]) -> float | None:

@@ -25,6 +25,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 OVERDUE_SHARE = 0.1
+"""Of a batch that takes longer than foretold: it is nearly done, as far as anybody knows, and not done."""
 RATE_MEMORY_BATCHES = 20
 """Full batches after which the measured speed has forgotten most of what it was before."""
 
@@ -169,8 +170,9 @@ class Executor(Generic[P, R]):
             thread.join()
 
     def _admit(self, lane: Lane, tenant: str, tokens: int) -> None:
-        ahead = self._tokens_running() + self._queue.tokens_through(lane, tenant, 0)
-        through = self._tokens_running() + self._queue.tokens_through(lane, tenant, tokens)
+        running = self._tokens_running()
+        ahead = running + self._queue.tokens_through(lane, tenant, 0)
+        through = running + self._queue.tokens_through(lane, tenant, tokens)
         # With nothing ahead any call is accepted: a text that takes longer than max_queue_s would otherwise never be.
         if ahead and self._rate.seconds_for(through, self._workers[lane]) > self._max_queue_s:
             ahead_s = self._rate.seconds_for(ahead, self._workers[lane])
