@@ -27,6 +27,8 @@ from transformers import (
     XLMRobertaModel,
 )
 
+from bgeserve.models.verification import TEXTS as VERIFIED
+
 TEXTS = (
     "how do I parse command line arguments",
     "The quick brown fox jumps over the lazy dog.",
@@ -208,8 +210,9 @@ def _wordpiece() -> Tokenizer:
 @cache
 def _unigram() -> Tokenizer:
     """Vocabulary in XLM-RoBERTa's order: <s> 0, <pad> 1, </s> 2, <unk> 3, pieces, <mask>."""
+    # FlagEmbedding's rerankers go from ids to text and back, so a text of `bge-serve verify` must have all its characters here.
     # Without a normalizer: transformers 5 builds XLM-R's tokenizer anew and keeps none but SentencePiece's own, which nothing here trains.
-    counts = _pieces_of([f"▁{word}" for text in TEXTS for word in text.split()])
+    counts = _pieces_of([f"▁{word}" for text in (*TEXTS, *VERIFIED) for word in text.split()])
     total = sum(counts.values())
     vocabulary = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
     vocabulary += [(piece, math.log(count / total)) for piece, count in counts.items()]
