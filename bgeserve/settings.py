@@ -29,7 +29,7 @@ class Replicas(Strict):
     min: Annotated[int, Field(ge=0)] = 1
     max: PositiveInt = 1
     target_ongoing_requests: PositiveFloat = 8
-    """Calls in progress per replica that autoscaling aims at."""
+    """Calls in progress per replica that autoscaling aims at; small calls of several requests that went over together count as one."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Replicas:

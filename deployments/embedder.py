@@ -8,12 +8,14 @@ from ray import serve
 
 from bgeserve.settings import EmbedderSettings
 from bgeserve.types import EmbedderOptions, Embeddings, InputType, Lane, ModelInfo, Output
+from deployments.joined import AnswersJoined
 from deployments.replica import answers_refusals, observer, prepare_replica
 
 
 @serve.deployment()
-class EmbedderDeployment:
+class EmbedderDeployment(AnswersJoined):
     def __init__(self, name: str, settings: EmbedderSettings) -> None:
+        super().__init__()
         prepare_replica()
         # Only the replicas that compute pay for importing torch.
         from bgeserve.engine import EmbedderEngine

@@ -5,7 +5,7 @@ Knows that a request goes over in calls of bounded size. Does not know what can 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -35,34 +35,36 @@ from bgeserve.types import (
     RerankerOptions,
     Scores,
 )
-from deployments.remote import Caller, Remote, payload_bytes_of, payload_bytes_of_answer
-
-SendPart = Callable[[DeploymentHandle[Any], slice, Mapping[str, Any]], Any]
-"""One call about a part of the texts, with the keywords that say whose it is and how long it may take."""
+from deployments.remote import Caller, Remote, bytes_of, bytes_of_answer
 
 CALLS_PER_REPLICA = 4
-"""Bulk calls in flight: as many as keep a replica busy. The others wait where they can still go to a replica that autoscaling adds."""
+"""Full bulk calls (or as much in small ones) in flight: as many as keep a replica busy.
+
+The others wait where they can still go to a replica that autoscaling adds.
+"""
 
 
 class _RemoteModel:
     """What embedders and rerankers share: where they are, how much goes over in one call, and what they are, asked once."""
 
     def __init__(self, handle: DeploymentHandle[Any], max_call_bytes: int, max_replicas: int = 1) -> None:
-        self._remote = Remote(handle, max_replicas)
+        self._remote = Remote(handle, max_replicas=max_replicas, max_joined_bytes=max_call_bytes)
         self._max_call_bytes = max_call_bytes
         self._max_in_flight = CALLS_PER_REPLICA * max_replicas
-        self._gate = CallGate(self._max_in_flight)
+        self._gate = CallGate(self._max_in_flight * max_call_bytes)
         self._info: ModelInfo | None = None
 
     async def info(self) -> ModelInfo:
         info = self._info
         if info is None:
-            info = self._info = await self._remote.call(lambda handle: handle.info.remote(), Caller())
+            info = self._info = await self._remote.call("info")
         return info
 
-    async def _in_calls(self, texts: Sequence[str], send: SendPart, outputs: Sequence[Output], caller: Caller) -> list[Any]:
-        """What the replicas answer to each part of the texts, in order. What is too large for one call is bulk, whoever waits for it: no
-        query has to wait until all of it is done."""
+    async def _in_calls(
+        self, caller: Caller, method: str, before: Sequence[Any], texts: Sequence[str], asked: Mapping[str, Any]
+    ) -> list[Any]:
+        """What the replicas answer to `method(*before, texts, **asked)` for each part of the texts, in order. What is too large for one
+        call is bulk, whoever waits for it: no query has to wait until all of it is done."""
         # Without texts one call still goes out: its answer carries the model's fingerprint.
         slices = split_by_bytes(texts, self._max_call_bytes) or [slice(0, 0)]
         if len(slices) > 1:
@@ -71,10 +73,11 @@ class _RemoteModel:
         async def call(part: slice) -> Any:
             size = sum(map(len, texts[part]))
             gate = self._gate.passed(size, caller.tenant, caller.deadline) if caller.lane == "bulk" else nullcontext()
+            answer_bytes = bytes_of_answer(texts[part], asked.get("outputs", ()))
             async with gate:
                 with _places_from(part.start):
                     return await self._remote.call(
-                        lambda handle: send(handle, part, caller.keywords()), caller, payload_bytes_of_answer(texts[part], outputs)
+                        method, *before, texts[part], asked=asked, caller=caller, text_bytes=size, answer_bytes=answer_bytes
                     )
 
         return await gather_bounded([partial(call, part) for part in slices], self._max_in_flight)
@@ -93,13 +96,9 @@ class RemoteEmbedder(_RemoteModel):
         timeout_s: float | None = None,
         tenant: str = "",
     ) -> Embeddings:
+        caller = Caller(lane, Deadline(timeout_s), tenant)
         asked = {"outputs": outputs, "input_type": input_type, "options": options, "truncate": truncate}
-        parts: list[Embeddings] = await self._in_calls(
-            texts,
-            lambda handle, part, caller: handle.encode.remote(texts[part], **asked, **caller),
-            outputs,
-            Caller(lane, Deadline(timeout_s), tenant),
-        )
+        parts: list[Embeddings] = await self._in_calls(caller, "encode", (), texts, asked)
         self._check_fingerprints({part.fingerprint for part in parts})
         return concat_embeddings(parts)
 
@@ -122,13 +121,8 @@ class RemoteReranker(_RemoteModel):
         timeout_s: float | None = None,
         tenant: str = "",
     ) -> Scores:
-        asked = {"options": options, "truncate": truncate}
-        parts: list[Scores] = await self._in_calls(
-            passages,
-            lambda handle, part, caller: handle.rerank.remote(query, passages[part], **asked, **caller),
-            (),
-            Caller(lane, Deadline(timeout_s), tenant),
-        )
+        caller = Caller(lane, Deadline(timeout_s), tenant)
+        parts: list[Scores] = await self._in_calls(caller, "rerank", (query,), passages, {"options": options, "truncate": truncate})
         return concat_scores(parts)
 
 
@@ -151,35 +145,34 @@ class RemoteRetriever:
         filter: Filter | None = None,
     ) -> list[list[Hit]]:
         options = {"fingerprint": fingerprint, "legs": legs, "fusion": fusion, "candidates": candidates, "limit": limit, "filter": filter}
-        return await self._remote.call(lambda handle: handle.retrieve.remote(collection, queries, **options), Caller())
+        return await self._remote.call("retrieve", collection, queries, asked=options)
 
     async def begin_write(self, collection: str, fingerprint: str, content_hashes: Mapping[str, str]) -> WriteTicket:
-        return await self._remote.call(lambda handle: handle.begin_write.remote(collection, fingerprint, content_hashes), Caller())
+        return await self._remote.call("begin_write", collection, fingerprint, content_hashes)
 
     async def finish_write(self, collection: str, ticket: WriteTicket, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+        text_bytes = sum(len(chunk.text) for chunk in chunks)
         await self._remote.call(
-            lambda handle: handle.finish_write.remote(collection, ticket, chunks, embeddings),
-            Caller(),
-            payload_bytes_of(chunks, embeddings),
+            "finish_write", collection, ticket, chunks, embeddings, text_bytes=text_bytes, answer_bytes=bytes_of(embeddings)
         )
 
     async def abandon_write(self, collection: str, ticket: WriteTicket) -> None:
-        await self._remote.call(lambda handle: handle.abandon_write.remote(collection, ticket), Caller())
+        await self._remote.call("abandon_write", collection, ticket)
 
     async def delete(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int:
-        return await self._remote.call(lambda handle: handle.delete.remote(collection, ids, filter), Caller())
+        return await self._remote.call("delete", collection, ids, filter)
 
     async def get(self, collection: str, ids: Sequence[str]) -> list[Chunk]:
-        return await self._remote.call(lambda handle: handle.get.remote(collection, ids), Caller())
+        return await self._remote.call("get", collection, ids)
 
     async def scroll(self, collection: str, *, limit: int, after: str | None = None) -> tuple[list[Chunk], str | None]:
-        return await self._remote.call(lambda handle: handle.scroll.remote(collection, limit=limit, after=after), Caller())
+        return await self._remote.call("scroll", collection, asked={"limit": limit, "after": after})
 
     async def describe(self, collection: str) -> CollectionInfo:
-        return await self._remote.call(lambda handle: handle.describe.remote(collection), Caller())
+        return await self._remote.call("describe", collection)
 
     async def collections(self) -> list[str]:
-        return await self._remote.call(lambda handle: handle.collections.remote(), Caller())
+        return await self._remote.call("collections")
 
 
 @contextmanager

@@ -1,23 +1,25 @@
 """One call to another deployment, with what goes wrong between two processes: a dead replica (asked again once), a full one (routed
 elsewhere once), a message too large for gRPC (sent through the object store), a caller who has gone (the replica drops the work).
 
-Does not know what is called.
+Does not know what is called, nor which calls go over together (`joined.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
 from ray.exceptions import RayActorError
-from ray.serve.handle import DeploymentHandle, DeploymentResponse
+from ray.serve.handle import DeploymentHandle
 
 from bgeserve.deadline import NO_DEADLINE, Deadline
 from bgeserve.errors import BgeServeError, DeadlineExceeded, Overloaded, ReplicaFull, Unavailable
-from bgeserve.types import Chunk, Embeddings, Lane, Output
+from bgeserve.types import Embeddings, Lane, Output
+from deployments.joined import MAX_JOINED_BYTES, JoinedCalls
 from deployments.refusals import Refusals
 
 MAX_GRPC_BYTES = 3 * 2**20
@@ -25,7 +27,7 @@ MAX_GRPC_BYTES = 3 * 2**20
 PAUSE_S = 0.1
 """Between two tries, for the router to notice a death."""
 
-Send = Callable[[DeploymentHandle[Any]], Any]
+Send = Callable[[str, Sequence[Any], Mapping[str, Any]], Coroutine[Any, Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +44,43 @@ class Caller:
 
 
 class Remote:
-    def __init__(self, handle: DeploymentHandle[Any], max_replicas: int = 1) -> None:
-        """max_replicas: of the deployment. Only where there may be others is a call that one refused sent again at once."""
+    def __init__(self, handle: DeploymentHandle[Any], *, max_replicas: int = 1, max_joined_bytes: int = 0) -> None:
+        """max_replicas: of the deployment. Only where there may be others is a call that one refused sent again at once.
+
+        max_joined_bytes: small calls are joined up to so many bytes of text; the deployment must be one that `AnswersJoined`. 0: none are.
+        """
         # What goes over is data: Ray's default looks at each object for code to carry along.
         self._by_value = handle.options(request_serialization="pickle", response_serialization="pickle")
         self._by_reference = handle.options(_by_reference=True)
+        self._joined = JoinedCalls(self._by_value, max_joined_bytes) if max_joined_bytes else None
         self._refusals = Refusals()
         self._tries = min(2, max_replicas)
 
-    async def call(self, send: Send, caller: Caller, payload_bytes: int = 0) -> Any:
-        """The replica's answer. `send` may be called again, so what it asks for must bear being done twice.
+    async def call(
+        self,
+        method: str,
+        *args: Any,
+        asked: Mapping[str, Any] | None = None,
+        caller: Caller | None = None,
+        text_bytes: int = 0,
+        answer_bytes: int = 0,
+    ) -> Any:
+        """The replica's answer to `method(*args, **asked)`. It may be asked again, so what it does must bear being done twice.
 
+        caller: whose call it is, for methods that are told. text_bytes, answer_bytes: what goes over, about.
         Raises what the replica raised; Unavailable (a second replica died), Overloaded (no room), DeadlineExceeded.
         """
-        handle = self._by_value if payload_bytes <= MAX_GRPC_BYTES else self._by_reference
+        told = caller is not None
+        caller = caller or Caller()
+        send = self._way(text_bytes, answer_bytes)
         refusals = 0
         if caller.lane != "bulk":
             self._refusals.check(caller.lane, caller.tenant)
         dead: set[str] = set()
         while True:
             try:
-                return await _answer(send(handle), caller.deadline)
+                keywords = {**(asked or {}), **(caller.keywords() if told else {})}
+                return await _answer(send(method, args, keywords), caller.deadline)
             except RayActorError as death:
                 # Until the router has heard of a death it may choose the dead replica again, which then has computed nothing.
                 if dead and not (death.actor_id and death.actor_id in dead):
@@ -77,36 +95,51 @@ class Remote:
                     self._refusals.remember(caller.lane, caller.tenant, full)
                     raise Overloaded(full.message, retry_after_s=full.retry_after_s) from None
             except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED or handle is self._by_reference:
+                if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED or send == self._send_by_reference:
                     raise
-                handle, pause_s = self._by_reference, 0
+                send, pause_s = self._send_by_reference, 0
             await asyncio.sleep(min(pause_s, caller.deadline.remaining_s() or pause_s))
 
+    def _way(self, text_bytes: int, answer_bytes: int) -> Send:
+        payload_bytes = text_bytes + answer_bytes
+        if payload_bytes > MAX_GRPC_BYTES:
+            return self._send_by_reference
+        if self._joined is None or payload_bytes > MAX_JOINED_BYTES:
+            return partial(_send_alone, self._by_value)
+        return partial(self._joined.call, text_bytes=text_bytes)
 
-async def _answer(response: DeploymentResponse[Any], deadline: Deadline) -> Any:
+    async def _send_by_reference(self, method: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        return await _send_alone(self._by_reference, method, args, keywords)
+
+
+async def _send_alone(handle: DeploymentHandle[Any], method: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    response = getattr(handle, method).remote(*args, **keywords)
     try:
-        async with asyncio.timeout(deadline.remaining_s()):
-            answer = await response
-    except TimeoutError:
-        response.cancel()
-        raise DeadlineExceeded("the deadline passed while a replica was at work") from None
+        return await response
     except asyncio.CancelledError:
         response.cancel()
         raise
+
+
+async def _answer(sending: Coroutine[Any, Any, Any], deadline: Deadline) -> Any:
+    try:
+        async with asyncio.timeout(deadline.remaining_s()):
+            answer = await sending
+    except TimeoutError:
+        raise DeadlineExceeded("the deadline passed while a replica was at work") from None
     if isinstance(answer, BgeServeError):
         raise answer
     return answer
 
 
-def payload_bytes_of_answer(texts: Sequence[str], outputs: Sequence[Output]) -> int:
+def bytes_of_answer(texts: Sequence[str], outputs: Sequence[Output]) -> int:
     """A guess at float32 vectors of 1,024 dimensions, four characters a token."""
     per_vector = 4 * 1024
     tokens = sum(map(len, texts)) // 4
     return per_vector * (("dense" in outputs) * len(texts) + ("multi_vector" in outputs) * tokens)
 
 
-def payload_bytes_of(chunks: Sequence[Chunk], embeddings: Embeddings) -> int:
-    text = sum(len(chunk.text) for chunk in chunks)
+def bytes_of(embeddings: Embeddings) -> int:
     dense = 0 if embeddings.dense is None else embeddings.dense.nbytes
     sparse = sum(vector.indices.nbytes + vector.values.nbytes for vector in embeddings.sparse or ())
-    return text + dense + sparse + sum(vectors.nbytes for vectors in embeddings.multi_vector or ())
+    return dense + sparse + sum(vectors.nbytes for vectors in embeddings.multi_vector or ())

@@ -8,12 +8,14 @@ from ray import serve
 
 from bgeserve.settings import RerankerSettings
 from bgeserve.types import Lane, ModelInfo, RerankerOptions, Scores
+from deployments.joined import AnswersJoined
 from deployments.replica import answers_refusals, observer, prepare_replica
 
 
 @serve.deployment()
-class RerankerDeployment:
+class RerankerDeployment(AnswersJoined):
     def __init__(self, name: str, settings: RerankerSettings) -> None:
+        super().__init__()
         prepare_replica()
         # Only the replicas that compute pay for importing torch.
         from bgeserve.engine import RerankerEngine

@@ -44,7 +44,7 @@ class Calls:
 
 
 async def test_so_many_at_a_time_and_the_next_when_one_ends() -> None:
-    calls = Calls(2)
+    calls = Calls(20)
     for name in ("a", "b", "c", "d"):
         calls.start(name)
     await settle()
@@ -88,16 +88,17 @@ async def test_the_deadline_ends_the_wait() -> None:
 
 async def test_calls_that_are_called_off_at_any_moment_never_keep_a_place() -> None:
     random = Random(0)
-    calls = Calls(3)
-    for n in range(300):
-        calls.start(str(n), tenant=random.choice("ab"), size=random.randrange(50))
+    calls = Calls(30)
+    sizes = {str(n): random.randrange(50) for n in range(300)}
+    for name, size in sizes.items():
+        calls.start(name, tenant=random.choice("ab"), size=size)
         if random.random() < 0.5:
             await settle()
         if random.random() < 0.5:
             random.choice(list(calls.tasks.values())).cancel()
         if random.random() < 0.6 and calls.inside:
             calls._ends[random.choice(calls.inside)].set()
-        assert len(calls.inside) <= 3
+        assert sum(sizes[name] for name in calls.inside[:-1]) < 30  # the last one may have gone beyond it
     for end in calls._ends.values():
         end.set()
     await asyncio.gather(*calls.tasks.values(), return_exceptions=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Sequence
 from typing import Any
 
 from bgeserve.errors import BgeServeError
+from deployments.joined import AnswersJoined, JoinedCall
 
 
 class FakeResponse:
@@ -25,20 +26,77 @@ class FakeResponse:
         self.was_cancelled = True
 
 
+class FakeReplica(AnswersJoined):
+    """The real answering of joined calls, over a handle whose calls are fake."""
+
+    def __init__(self, call: Callable[[str, tuple[Any, ...], dict[str, Any]], Any]) -> None:
+        super().__init__()
+        self._call = call
+
+    def __getattr__(self, method: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            response = self._call(method, args, kwargs)
+            try:
+                return await response
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
+
+        return call
+
+    def __call__(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FakeStream:
+        return FakeStream(self.answer_joined(*args))
+
+
+class FakeStream:
+    def __init__(self, messages: Any) -> None:
+        self._messages = messages
+        self._next: asyncio.Future[Any] | None = None
+
+    def __aiter__(self) -> AsyncIterator[list[tuple[str, Any]]]:
+        return self
+
+    async def __anext__(self) -> list[tuple[str, Any]]:
+        self._next = asyncio.ensure_future(anext(self._messages))
+        return await self._next
+
+    def cancel(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+
+
+async def _ending_with(error: Exception) -> AsyncGenerator[Any]:
+    raise error
+    yield
+
+
+class FakeBroadcast:
+    def __init__(self, sending: Coroutine[Any, Any, Any]) -> None:
+        self._sending = sending
+
+    async def results_async(self, *, return_exceptions: bool) -> list[Any]:
+        return [await self._sending]
+
+
 class FakeHandle:
     """`calls` says of each call its method, arguments and options, and whether it went by reference."""
 
     deployment_name = "fake"
 
-    def __init__(self, outcomes: Sequence[object]) -> None:
+    def __init__(self, outcomes: Sequence[object], deaths: Sequence[Exception] = ()) -> None:
+        """deaths: what the first joined calls end with, before any of them is computed."""
         self._outcomes = list(outcomes)
+        self.deaths = list(deaths)
         self._by_reference = False
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any], bool]] = []
         self.responses: list[FakeResponse] = []
         self.called = asyncio.Event()
+        self.joined: list[Sequence[JoinedCall]] = []
+        self.replica = FakeReplica(self.call)
 
-    def options(self, *, _by_reference: bool = False, **_: Any) -> FakeHandle:
+    def options(self, *, _by_reference: bool = False, stream: bool = False, **_: Any) -> FakeHandle:
         other = FakeHandle([])
+        other.joined, other.replica, other.deaths = self.joined, self.replica, self.deaths
         other._outcomes, other.calls, other.responses, other.called = self._outcomes, self.calls, self.responses, self.called
         other._by_reference = _by_reference
         return other
@@ -46,7 +104,15 @@ class FakeHandle:
     def __getattr__(self, method: str) -> FakeMethod:
         return FakeMethod(self, method)
 
-    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FakeResponse:
+    def broadcast(self, method: str, *args: Any) -> FakeBroadcast:
+        return FakeBroadcast(getattr(self.replica, method)(*args))
+
+    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if method == "answer_joined":
+            self.joined.append(args[0])
+            if self.deaths:
+                return FakeStream(_ending_with(self.deaths.pop(0)))
+            return self.replica(method, args, kwargs)
         self.called.set()
         self.calls.append((method, args, kwargs, self._by_reference))
         outcome = self._outcomes.pop(0)
@@ -56,11 +122,11 @@ class FakeHandle:
 
 
 class FakeMethod:
-    def __init__(self, handle: FakeHandle, name: str) -> None:
+    def __init__(self, handle: FakeHandle | AsyncHandle | PieceHandle, name: str) -> None:
         self._handle = handle
         self._name = name
 
-    def remote(self, *args: Any, **kwargs: Any) -> FakeResponse:
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
         return self._handle.call(self._name, args, kwargs)
 
 
@@ -73,10 +139,12 @@ class AsyncHandle:
     def options(self, **_: Any) -> AsyncHandle:
         return self
 
-    def __getattr__(self, method: str) -> AsyncHandle:
-        return self
+    def __getattr__(self, method: str) -> FakeMethod:
+        return FakeMethod(self, method)
 
-    def remote(self, *args: Any, **kwargs: Any) -> asyncio.Task[object]:
+    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if method == "answer_joined":
+            return FakeReplica(self.call)(method, args, kwargs)
         return asyncio.ensure_future(self._answer(*args, **kwargs))
 
 
@@ -91,10 +159,12 @@ class PieceHandle:
     def options(self, **_: Any) -> PieceHandle:
         return self
 
-    def __getattr__(self, method: str) -> PieceMethod:
-        return PieceMethod(self, method)
+    def __getattr__(self, method: str) -> FakeMethod:
+        return FakeMethod(self, method)
 
-    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> asyncio.Task[Any]:
+    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if method == "answer_joined":
+            return FakeReplica(self.call)(method, args, kwargs)
         self.calls.append(f"{self.deployment_name}.{method}")
         return asyncio.ensure_future(self._answered(method, args, kwargs))
 
@@ -104,12 +174,3 @@ class PieceHandle:
             return await getattr(self._piece, method)(*args, **kwargs)
         except BgeServeError as error:
             return error
-
-
-class PieceMethod:
-    def __init__(self, handle: PieceHandle, name: str) -> None:
-        self._handle = handle
-        self._name = name
-
-    def remote(self, *args: Any, **kwargs: Any) -> asyncio.Task[Any]:
-        return self._handle.call(self._name, args, kwargs)

@@ -26,7 +26,7 @@ def too_large() -> grpc.aio.AioRpcError:
 
 async def ask(handle: FakeHandle, *, lane: Lane = "interactive", timeout_s: float | None = 5, payload_bytes: int = 0) -> object:
     caller = Caller(lane, Deadline(timeout_s))
-    return await Remote(cast("Any", handle), max_replicas=2).call(lambda it: it.encode.remote("x"), caller, payload_bytes)
+    return await Remote(cast("Any", handle), max_replicas=2).call("encode", "x", caller=caller, answer_bytes=payload_bytes)
 
 
 @pytest.mark.parametrize("death", [ActorDiedError(), UNAVAILABLE])
@@ -62,7 +62,7 @@ async def test_who_would_be_refused_again_is_told_without_asking_and_others_are_
     remote = Remote(cast("Any", handle), max_replicas=2)
 
     async def call(lane: Lane = "interactive", tenant: str = "a") -> object:
-        return await remote.call(lambda it: it.encode.remote("x"), Caller(lane, Deadline(5), tenant))
+        return await remote.call("encode", "x", caller=Caller(lane, Deadline(5), tenant))
 
     for _ in range(3):
         with pytest.raises(Overloaded, match="no room") as caught:

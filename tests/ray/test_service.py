@@ -128,6 +128,26 @@ def test_a_caller_who_hangs_up_stops_the_work(service: Up) -> None:
     assert _cpu_s(embedder) - before < 1
 
 
+async def test_of_callers_whose_calls_went_over_together_only_those_who_hang_up_are_forgotten(service: Up) -> None:
+    (embedder,) = replicas("embedder-all-minilm", service.driver_pid())
+
+    async def ask(client: httpx.AsyncClient, n: int, leaves: bool) -> int | None:
+        try:
+            body = {"input": f"{n} " + "word " * 200}
+            return (await client.post("/v1/encode", json=body, timeout=0.3 if leaves else 60)).status_code
+        except httpx.ReadTimeout:
+            return None
+
+    async with httpx.AsyncClient(base_url=service.url, limits=httpx.Limits(max_connections=100)) as client:
+        # Everyone who stays is ahead of everyone who leaves, so that afterwards there is nothing left to compute.
+        answers = await asyncio.gather(*(ask(client, n, leaves=n >= 20) for n in range(40)))
+    before = _cpu_s(embedder)
+    await asyncio.sleep(1)
+    assert answers[:20] == [200] * 20
+    assert answers[-10:] == [None] * 10
+    assert _cpu_s(embedder) - before < 0.5
+
+
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
