@@ -392,6 +392,11 @@ class TestCollections:
         assert await texts(retriever, "kept") == ["some text"]
         await retriever.close()
 
+    async def test_one_whose_only_write_was_abandoned_is_not_there_to_be_dropped(self, retriever: Retriever) -> None:
+        await retriever.abandon_write("docs", await begin(retriever, [chunk("a")], "docs"))
+        with pytest.raises(NotFound, match="'docs'"):
+            await retriever.drop("docs")
+
     async def test_after_a_drop_it_may_hold_another_models_vectors(self, retriever: Retriever) -> None:
         await put(retriever, chunk("a"), collection="docs")
         await retriever.drop("docs")
