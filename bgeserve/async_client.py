@@ -94,6 +94,9 @@ class AsyncClient:
     async def collection(self, name: str = "default") -> CollectionInfo:
         return await self._call(wire.collection(name))
 
+    async def delete_collection(self, name: str) -> int:
+        return await self._call(wire.delete_collection(name))
+
     async def models(self) -> list[ModelInfo]:
         return await self._call(wire.models())
 

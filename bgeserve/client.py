@@ -111,6 +111,10 @@ class Client:
     def collection(self, name: str = "default") -> CollectionInfo:
         return self._call(wire.collection(name))
 
+    def delete_collection(self, name: str) -> int:
+        """With all its documents; answers how many there were. Raises NotFound. The next write makes it anew, of any model."""
+        return self._call(wire.delete_collection(name))
+
     def models(self) -> list[ModelInfo]:
         return self._call(wire.models())
 

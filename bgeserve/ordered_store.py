@@ -88,12 +88,12 @@ class OrderedStore:
 
     def prepare(self, collection: str, sequence: int, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
         """Check a whole write before any of it is applied, and make the collection that it begins."""
-        self._order(collection).applicable(sequence, {chunk.document_id for chunk in chunks})
+        left = self._order(collection).applicable(sequence, {chunk.document_id for chunk in chunks})
         existing = self._store.schema(collection)
         dimensions = None if embeddings.dense is None else int(embeddings.dense.shape[-1])
         schema = existing or CollectionSchema(embeddings.fingerprint, dimensions, embeddings.sparse is not None, self._language)
         check_write(schema, chunks, embeddings)
-        if existing is None:
+        if existing is None and left:
             self._store.create(collection, schema)
 
     def apply(self, collection: str, sequence: int, rows: Sequence[int], chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
@@ -122,8 +122,21 @@ class OrderedStore:
         order.applied(sequence, left)
         return deleted
 
+    def drop(self, collection: str) -> int:
+        if collection not in self._orders:
+            self._existing(collection)
+        deleted = 0
+        if self._store.schema(collection) is not None:
+            deleted = self._store.count(collection)
+            self._store.drop(collection)
+        # Also of a collection that is only being made: its first write must not outlive this.
+        self._order(collection).applied_to_all()
+        self._forget_idle(collection)
+        return deleted
+
     def end(self, collection: str, sequence: int) -> None:
         self._order(collection).end(sequence)
+        self._forget_idle(collection)
 
     def get(self, collection: str, ids: Sequence[str]) -> list[Chunk]:
         return [] if self._existing(collection) is None else self._store.get(collection, ids)
@@ -156,6 +169,11 @@ class OrderedStore:
 
     def _order(self, collection: str) -> WriteOrder:
         return self._orders.setdefault(collection, WriteOrder())
+
+    def _forget_idle(self, collection: str) -> None:
+        """Of a collection that is not there, and that no open write will make, nothing has to be remembered."""
+        if self._store.schema(collection) is None and not self._order(collection).has_open_writes(time.monotonic()):
+            del self._orders[collection]
 
 
 def _select(embeddings: Embeddings, rows: Sequence[int]) -> Embeddings:

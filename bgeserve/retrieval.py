@@ -107,6 +107,9 @@ class StoreRetriever:
     async def describe(self, collection: str) -> CollectionInfo:
         return await self._run(self._store.describe, collection)
 
+    async def drop(self, collection: str) -> int:
+        return await self._write(self._store.drop, collection)
+
     async def collections(self) -> list[str]:
         return await self._run(self._store.collections)
 

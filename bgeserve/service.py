@@ -125,6 +125,9 @@ class Service:
     async def describe_collection(self, collection: str) -> CollectionInfo:
         return await self._search_service().retriever.describe(collection)
 
+    async def delete_collection(self, collection: str) -> int:
+        return await self._search_service().retriever.drop(collection)
+
     def default_model(self, role: Role) -> str:
         return _only(self._embedders if role == "embedder" else self._rerankers, role)
 

@@ -173,6 +173,10 @@ def collection(name: str) -> Request[CollectionInfo]:
     return Request("GET", f"/v1/collections/{quote(name, safe='')}", answers.collection_info)
 
 
+def delete_collection(name: str) -> Request[int]:
+    return Request("DELETE", f"/v1/collections/{quote(name, safe='')}", lambda answer: answer["deleted"], timeout_s=WRITE_TIMEOUT_S)
+
+
 def models() -> Request[list[ModelInfo]]:
     return Request("GET", "/v1/models", answers.models)
 

@@ -54,6 +54,11 @@ class WriteOrder:
             if older < sequence:
                 write.superseded |= write.ids & done
 
+    def applied_to_all(self) -> None:
+        """Everything was deleted: open writes must leave all their ids alone."""
+        for write in self._open.values():
+            write.superseded |= write.ids
+
     def end(self, sequence: int) -> None:
         self._open.pop(sequence, None)
 

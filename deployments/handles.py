@@ -171,6 +171,9 @@ class RemoteRetriever:
     async def describe(self, collection: str) -> CollectionInfo:
         return await self._remote.call("describe", collection)
 
+    async def drop(self, collection: str) -> int:
+        return await self._remote.call(lambda handle: handle.drop.remote(collection), Caller())
+
     async def collections(self) -> list[str]:
         return await self._remote.call("collections")
 

@@ -143,6 +143,9 @@ class _Ingress:
     async def describe_collection(self, collection: str) -> CollectionInfo:
         return await self._service.describe_collection(collection)
 
+    async def delete_collection(self, collection: str) -> int:
+        return await self._service.delete_collection(collection)
+
     async def models(self) -> list[ModelInfo]:
         return await self._service.models()
 

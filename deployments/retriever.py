@@ -86,6 +86,10 @@ class RetrieverDeployment:
     async def describe(self, collection: str) -> CollectionInfo:
         return await self._retriever.describe(collection)
 
+    @answers_refusals
+    async def drop(self, collection: str) -> int:
+        return await self._retriever.drop(collection)
+
     async def collections(self) -> list[str]:
         return await self._retriever.collections()
 

@@ -148,6 +148,14 @@ def test_documents_come_back_as_they_were_put_and_are_found(call: Call) -> None:
     assert call("collection").count == 0
 
 
+def test_a_collection_is_deleted_with_its_documents(call: Call) -> None:
+    call("put_documents", DOCUMENTS, collection="some")
+    assert call("delete_collection", "some") == 2
+    for method in ("collection", "delete_collection"):
+        with pytest.raises(NotFound, match="'some'"):
+            call(method, "some")
+
+
 def test_many_documents_go_in_several_requests_with_progress(call: Call, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MAX_PUT_DOCUMENTS", 10)
     progress: list[int] = []

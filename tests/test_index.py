@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bgeserve import Client
 from bgeserve.api import create_app
 from bgeserve.cli import main
-from bgeserve.cli.index import MAX_REQUESTS_IN_FLIGHT
+from bgeserve.cli.writers import MAX_REQUESTS_IN_FLIGHT
 from bgeserve.settings import IngressSettings
 from bgeserve.types import Document
 from tests.api.backend import Stage

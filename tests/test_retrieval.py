@@ -377,6 +377,54 @@ class TestCollections:
         assert (info.count, info.fingerprint, list(info.legs)) == (1, FINGERPRINT, list(LEGS))
         assert await retriever.collections() == ["default", "docs"]
 
+    async def test_one_is_dropped_with_everything_in_it(self, tmp_path: Path) -> None:
+        retriever = StoreRetriever(settings(tmp_path))
+        await put(retriever, chunk("a"), chunk("b"), collection="docs")
+        await put(retriever, chunk("kept"))
+        assert await retriever.drop("docs") == 2
+        for call in (retriever.describe("docs"), retriever.drop("docs")):
+            with pytest.raises(NotFound, match="'docs'"):
+                await call
+        assert await retriever.collections() == ["default"]
+        await retriever.close()
+        retriever = StoreRetriever(settings(tmp_path))
+        assert await retriever.collections() == ["default"]
+        assert await texts(retriever, "kept") == ["some text"]
+        await retriever.close()
+
+    async def test_one_whose_only_write_was_abandoned_is_not_there_to_be_dropped(self, retriever: Retriever) -> None:
+        await retriever.abandon_write("docs", await begin(retriever, [chunk("a")], "docs"))
+        with pytest.raises(NotFound, match="'docs'"):
+            await retriever.drop("docs")
+
+    async def test_after_a_drop_it_may_hold_another_models_vectors(self, retriever: Retriever) -> None:
+        await put(retriever, chunk("a"), collection="docs")
+        await retriever.drop("docs")
+        ticket = await retriever.begin_write("docs", "other@1", {"b": "hash"})
+        await retriever.finish_write("docs", ticket, [chunk("b")], embed([chunk("b")], "other@1"))
+        assert (await retriever.describe("docs")).fingerprint == "other@1"
+
+    async def test_the_default_one_is_empty_after_a_drop(self, retriever: Retriever) -> None:
+        assert await retriever.drop("default") == 0
+        await put(retriever, chunk("a", "amber"))
+        assert await retriever.drop("default") == 1
+        assert (await retriever.describe("default")).count == 0
+        assert await search(retriever, "amber") == []
+
+    @pytest.mark.parametrize("exists", [True, False])
+    async def test_a_write_that_was_accepted_before_a_drop_brings_nothing_back(self, retriever: Retriever, exists: bool) -> None:
+        """Not even an empty collection: whoever dropped it has no reason to look again."""
+        if exists:
+            await put(retriever, chunk("a"), collection="docs")
+        older, newer = [chunk("a", "older"), chunk("b")], [chunk("b", "newer")]
+        first = await begin(retriever, older, "docs")
+        assert await retriever.drop("docs") == exists
+        second = await begin(retriever, newer, "docs")
+        await retriever.finish_write("docs", first, older, embed(older))
+        assert await retriever.collections() == ["default"]
+        await retriever.finish_write("docs", second, newer, embed(newer))
+        assert await retriever.get("docs", ["a", "b"]) == newer
+
     async def test_pages(self, retriever: Retriever) -> None:
         await put(retriever, *(chunk(f"d{i}") for i in range(25)))
         met: list[str] = []

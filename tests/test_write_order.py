@@ -54,6 +54,16 @@ class AcceptedLastWins(RuleBasedStateMachine):
         self._apply(sequence, ids)
         self.order.end(sequence)
 
+    @rule()
+    def delete_everything(self) -> None:
+        now = self.order.begin((), now_s=0)
+        self.order.end(now)
+        self.ids[now] = set()
+        self.order.applied_to_all()
+        for effective in self.effective.values():
+            effective.append(now)
+        self.stored = dict.fromkeys("abcd", now)
+
     @invariant()
     def stored_is_the_newest_that_took_effect(self) -> None:
         assert self.stored == {id: max(effective) for id, effective in self.effective.items() if effective}

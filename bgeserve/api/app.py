@@ -31,7 +31,7 @@ from bgeserve.api.openapi import openapi_operation
 from bgeserve.api.operation import Call, Operation
 from bgeserve.api.parsing import check_content_type, lane_of, parse_json, query_of, timeout_s_of
 from bgeserve.api.playground import playground
-from bgeserve.api.schema import Body, parse
+from bgeserve.api.schema import Body, Nothing, parse
 from bgeserve.api.timing import Timer
 from bgeserve.protocols import Backend
 from bgeserve.settings import IngressSettings
@@ -121,6 +121,8 @@ async def _read(operation: Operation[B], request: Request, settings: IngressSett
         return parse(operation.request, query_of(request.query_params), settings, from_query_string=True)
     check_content_type(request.headers)
     body = await read_body(request, settings.max_body_bytes, held)
+    if operation.request is Nothing and not body:
+        return parse(operation.request, query_of(request.query_params), settings, from_query_string=True)
     if len(body) <= IN_LOOP_BYTES:
         return parse(operation.request, parse_json(body), settings)
     return await asyncio.to_thread(lambda: parse(operation.request, parse_json(body), settings))

@@ -200,6 +200,7 @@ class DeleteBody(Body):
 
 class DeleteResponse(TypedDict):
     deleted: int
+    """How many documents there were."""
 
 
 async def delete_documents(call: Call, body: DeleteBody) -> Answer:
@@ -232,10 +233,18 @@ async def get_collection(call: Call, query: Nothing) -> Answer:
     return Answer(lambda: response)
 
 
-_DOCUMENTS = "/v1/collections/{collection}/documents"
+async def delete_collection(call: Call, query: Nothing) -> Answer:
+    deleted = await call.backend.delete_collection(_collection(call))
+    response: DeleteResponse = {"deleted": deleted}
+    return Answer(lambda: response)
+
+
+_COLLECTION = "/v1/collections/{collection}"
+_DOCUMENTS = f"{_COLLECTION}/documents"
 OPERATIONS = (
     Operation("PUT", _DOCUMENTS, "Store documents by id, durably; only what changed is embedded", PutBody, PutResponse, put_documents),
     Operation("GET", _DOCUMENTS, "Documents by id, or page by page", GetQuery, GetResponse, get_documents),
     Operation("DELETE", _DOCUMENTS, "Delete documents by id or by filter", DeleteBody, DeleteResponse, delete_documents),
-    Operation("GET", "/v1/collections/{collection}", "How many documents, and of which model", Nothing, CollectionResponse, get_collection),
+    Operation("GET", _COLLECTION, "How many documents, and of which model", Nothing, CollectionResponse, get_collection),
+    Operation("DELETE", _COLLECTION, "Delete a collection with all its documents", Nothing, DeleteResponse, delete_collection),
 )

@@ -76,7 +76,7 @@ def _operation(operation: Operation[Any], schemas: dict[str, Any], *, key_needed
     }
     if operation.method == "GET":
         described["parameters"] += _query_parameters(operation.request)
-    else:
+    elif operation.request is not Nothing:
         body = _json_content(_reference(operation.request, "validation", schemas))
         described["requestBody"] = {"required": True, "content": body}
     if key_needed and operation.path not in OPEN_PATHS:

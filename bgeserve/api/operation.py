@@ -58,7 +58,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[B]):
-    """`request` is read from the body, or from the query string where the method has no body."""
+    """`request` is read from the body, or from the query string of a GET. Where it is Nothing no body is needed, and none with a field is
+    taken: who deletes a collection may have meant some of its documents."""
 
     method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str

@@ -8,24 +8,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import reduce
 from time import perf_counter
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from bgeserve.async_client import AsyncClient
+from bgeserve.cli.progress import Bars
+from bgeserve.cli.writers import put
 from bgeserve.errors import InvalidRequest
 from bgeserve.sources import read_documents
-from bgeserve.types import Document, WriteResult
-from bgeserve.wire import add
+from bgeserve.types import WriteResult
 
-MAX_REQUESTS_IN_FLIGHT = 4
-"""Enough that the service embeds one batch while it stores another; more would only wait in its queue."""
 DELETED_PER_REQUEST = 500
 
 
@@ -50,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     ids = {document.id for document in read_documents(args.source, empty.append)}
     if args.prune and not ids:
         raise InvalidRequest(f"{args.source} has no documents: --prune would delete all of {args.collection!r}", field="source")
-    with _Bar(len(ids), visible=not args.json) as bar:
-        written, deleted = asyncio.run(_index(args, ids, bar.show))
+    with Bars(visible=not args.json) as bars:
+        written, deleted = asyncio.run(_index(args, ids, bars.add("indexing", len(ids), "documents")))
     done = {**asdict(written), "deleted": deleted, "empty": empty, "took_s": round(perf_counter() - started, 3)}
     if args.json:
         print(json.dumps({"collection": args.collection, **done}))
@@ -74,23 +70,9 @@ def _sentence(collection: str, done: Mapping[str, Any]) -> str:
 async def _index(args: argparse.Namespace, ids: set[str], on_progress: Callable[[int], object]) -> tuple[WriteResult, int]:
     """What became of the source's documents, and how many others were deleted."""
     async with AsyncClient(args.url) as client:
-        written = await _put(client, read_documents(args.source), args.collection, on_progress)
+        written = await put(client, read_documents(args.source), args.collection, on_progress)
         deleted = await _prune(client, ids, args.collection) if args.prune else 0
     return written, deleted
-
-
-async def _put(client: AsyncClient, documents: Iterator[Document], collection: str, on_progress: Callable[[int], object]) -> WriteResult:
-    """The writers draw from one stream: each document is sent once, and no more requests are under way than there are writers."""
-    stored = [0] * MAX_REQUESTS_IN_FLIGHT
-
-    async def writer(n: int) -> WriteResult:
-        def count(stored_by_me: int) -> None:
-            stored[n] = stored_by_me
-            on_progress(sum(stored))
-
-        return await client.put_documents(documents, collection=collection, on_progress=count)
-
-    return reduce(add, await asyncio.gather(*(writer(n) for n in range(MAX_REQUESTS_IN_FLIGHT))))
 
 
 async def _prune(client: AsyncClient, wanted: set[str], collection: str) -> int:
@@ -99,34 +81,3 @@ async def _prune(client: AsyncClient, wanted: set[str], collection: str) -> int:
     for start in range(0, len(vanished), DELETED_PER_REQUEST):
         deleted += await client.delete_documents(vanished[start : start + DELETED_PER_REQUEST], collection=collection)
     return deleted
-
-
-class _Bar:
-    """Progress on stderr: how many of how many, how fast, how much longer."""
-
-    def __init__(self, total: int, *, visible: bool) -> None:
-        self._progress = Progress(
-            TextColumn("indexing"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not visible,
-        )
-        self._task = self._progress.add_task("", total=total)
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, stored: int) -> None:
-        self._progress.update(self._task, completed=stored)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} documents/s" if task.speed else "")

@@ -261,6 +261,11 @@ class DictRetriever:
         stored = self._collection(collection)
         return CollectionInfo(collection, len(stored), FINGERPRINT if stored else None, "ready", ("dense", "full_text"))
 
+    async def drop(self, collection: str) -> int:
+        count = len(self._collection(collection))
+        self._collections.pop(collection, None)
+        return count
+
     async def collections(self) -> list[str]:
         return sorted(self._collections)
 

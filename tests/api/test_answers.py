@@ -202,6 +202,17 @@ async def test_a_collection_tells_its_state(filled: httpx.AsyncClient) -> None:
     assert answer == {"name": "default", "count": 3, "fingerprint": FINGERPRINT, "state": "ready", "legs": ["dense", "full_text"]}
 
 
+async def test_a_collection_is_deleted_whole(filled: httpx.AsyncClient) -> None:
+    await ask(filled, "PUT", "/v1/collections/other/documents", {"documents": DOCUMENTS[:2]})
+    assert await ask(filled, "DELETE", "/v1/collections/other") == {"deleted": 2}
+    for method in ("GET", "DELETE"):
+        response = await filled.request(method, "/v1/collections/other")
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+    assert (await ask(filled, "GET", "/v1/collections/default"))["count"] == 3
+    assert await ask(filled, "DELETE", "/v1/collections/default", {}) == {"deleted": 3}
+    assert (await ask(filled, "GET", "/v1/collections/default"))["count"] == 0
+
+
 async def test_the_default_collection_is_there_before_its_first_write(http: httpx.AsyncClient) -> None:
     assert (await ask(http, "GET", "/v1/collections/default"))["fingerprint"] is None
 
@@ -302,6 +313,7 @@ async def test_every_operation_is_described(http: httpx.AsyncClient) -> None:
         ("get", "/v1/collections/{collection}/documents"),
         ("delete", "/v1/collections/{collection}/documents"),
         ("get", "/v1/collections/{collection}"),
+        ("delete", "/v1/collections/{collection}"),
         ("get", "/healthz"),
         ("get", "/readyz"),
     }

@@ -177,6 +177,9 @@ BODIES: list[tuple[str, str, Any, str, list[str]]] = [
     ("DELETE", DOCUMENTS, {"ids": []}, "ids", ["1 to 50", "not 0"]),
     ("DELETE", DOCUMENTS, {"ids": [7]}, "ids[0]", ["string", "not 7"]),
     ("DELETE", DOCUMENTS, {"filter": {}}, "filter", ["must be an object such as", "{}"]),
+    ("DELETE", "/v1/collections/default", {"ids": ["a"]}, "ids", ["not a field"]),
+    ("DELETE", "/v1/collections/default?id=a", None, "id", ["not a field"]),
+    ("DELETE", "/v1/collections/-", {}, "collection", ["pattern", "'-'"]),
 ]
 
 

@@ -27,7 +27,7 @@ def use_result(handle: Any) -> dict[str, Any]:
         refused = None
     except UnknownModel as error:
         refused = error.message
-    return _told(vectors, written, answer, scores, refused)
+    return _told(vectors, written, answer, scores, refused, handle.delete_collection.remote("handles").result())
 
 
 async def use_await(handle: Any) -> dict[str, Any]:
@@ -40,16 +40,17 @@ async def use_await(handle: Any) -> dict[str, Any]:
         refused = None
     except UnknownModel as error:
         refused = error.message
-    return _told(vectors, written, answer, scores, refused)
+    return _told(vectors, written, answer, scores, refused, await handle.delete_collection.remote("handles"))
 
 
-def _told(vectors: Any, written: Any, answer: Any, scores: Any, refused: str | None) -> dict[str, Any]:
+def _told(vectors: Any, written: Any, answer: Any, scores: Any, refused: str | None, deleted: int) -> dict[str, Any]:
     return {
         "dense": [str(vectors.dense.dtype), *vectors.dense.shape],
         "stored": written.upserted + written.unchanged,
         "found": [hit.id for hit in answer.results[0]],
         "reranked": TEXTS[int(scores.normalized.argmax())],
         "refused": refused,
+        "deleted": deleted,
     }
 
 

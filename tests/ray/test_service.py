@@ -75,6 +75,7 @@ def test_a_second_process_uses_the_handle(service: Up, how: str, mode: dict[str,
         "found": ["read and write gzip files"],
         "reranked": "read and write gzip files",
         "refused": "model 'nobody' is not served here; the embedders are ['all-minilm']",
+        "deleted": 2,
     }
 
 
