@@ -172,7 +172,7 @@ class RemoteRetriever:
         return await self._remote.call("describe", collection)
 
     async def drop(self, collection: str) -> int:
-        return await self._remote.call(lambda handle: handle.drop.remote(collection), Caller())
+        return await self._remote.call("drop", collection)
 
     async def collections(self) -> list[str]:
         return await self._remote.call("collections")
