@@ -6,9 +6,11 @@ Knows our settings and command line. The peers are in `peers.py`.
 from __future__ import annotations
 
 import json
+import random
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,8 +97,11 @@ def ready(target: Server | InProcess, *arguments: object) -> Target:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    """Below those that the kernel gives to outgoing connections: between this look and the server's start, Ray opens hundreds of them."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _up(name: str, place: Place, graph: str, settings: Settings, path: str, body: object) -> Target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import socket
@@ -81,8 +82,11 @@ def up(folder: Path, *arguments: str, config: Path = QUICKSTART, port: int | Non
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    """Below those that the kernel gives to outgoing connections: between this look and the server's start, Ray opens hundreds of them."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def replicas(deployment: str, leader_pid: int) -> list[int]:
