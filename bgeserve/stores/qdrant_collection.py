@@ -20,8 +20,10 @@ from bgeserve.errors import ServiceError, StoreError
 from bgeserve.filters import Filter
 from bgeserve.stores.bm25 import Bm25Encoder, mean_tokens
 from bgeserve.stores.folder import sync_folder, write_json
+from bgeserve.stores.keys import cursor
 from bgeserve.stores.qdrant_filter import condition, number_paths
-from bgeserve.stores.qdrant_points import INDEXED_FIELDS, chunk_of, cursor, first_chunks, of_documents, payload, payload_of, point_id
+from bgeserve.stores.qdrant_points import INDEXED_FIELDS, chunk_of, first_chunks, of_documents, payload, payload_of, point_id
+from bgeserve.stores.ties import best_in_one_order
 from bgeserve.stores.validation import check_query, check_write
 from bgeserve.types import Chunk, Embeddings, Leg, Query, SparseVector
 from bgeserve.vector_store import CollectionSchema, ScoredId
@@ -31,8 +33,6 @@ T = TypeVar("T")
 
 ENGINE_BATCH = 64
 """Points per engine call, each of which holds the interpreter's lock."""
-MAX_TIED = 4096
-"""Equal scores around the last place that are put in order; among more than this the engine's choice stands."""
 MAX_NUMBER_INDEXES = 32
 """Metadata fields with an index for ranges; ranges over further fields are right but slow."""
 STEADY_CHUNKS = 1024
@@ -139,15 +139,13 @@ class QdrantCollection:
             return []
         nearest = qdrant.Query.Nearest(vector, using=leg)
         where = None if filter is None else condition(filter)
-        fetch = limit + 16
-        while True:
-            request = qdrant.QueryRequest(limit=fetch, query=nearest, filter=where, with_payload=False, with_vector=False)
-            found = self._call(self._shard.query, request)
-            # The engine gives equal scores in random order: all that tie with the last place must be seen before they are cut.
-            if len(found) < fetch or found[-1].score < found[limit - 1].score or fetch >= limit + MAX_TIED:
-                break
-            fetch = min(4 * fetch, limit + MAX_TIED)
-        return sorted((ScoredId(str(point.id), point.score) for point in found), key=lambda hit: (-hit.score, hit.key))[:limit]
+
+        def best(count: int) -> list[ScoredId]:
+            request = qdrant.QueryRequest(limit=count, query=nearest, filter=where, with_payload=False, with_vector=False)
+            return [ScoredId(str(point.id), point.score) for point in self._call(self._shard.query, request)]
+
+        # The engine gives equal scores in random order.
+        return best_in_one_order(best, limit)
 
     def fetch(self, keys: Sequence[str]) -> list[Chunk]:
         found = {str(point.id): point for point in self._call(self._shard.retrieve, list(keys), True, False)}
