@@ -1,7 +1,7 @@
 """Which vector store keeps the index, and where: the `store:` of a search graph, one typed object per kind.
 
-Knows no engine, so that a config can be checked where none is installed. Secrets are named, never written: `token_env` is the name of the
-environment variable that holds one.
+Knows no engine, so that a config can be checked where none is installed. Secrets are named, never written: `api_key_env` and `token_env`
+are the names of the environment variables that hold them.
 """
 
 from __future__ import annotations
@@ -65,6 +65,15 @@ class QdrantEdgeSettings(EmbeddedStoreSettings):
     kind: Literal["qdrant_edge"] = "qdrant_edge"
 
 
+class QdrantSettings(RemoteStoreSettings):
+    """A Qdrant server or cluster."""
+
+    kind: Literal["qdrant"] = "qdrant"
+    url: str
+    """Such as http://qdrant:6333."""
+    api_key_env: EnvironmentVariable | None = None
+
+
 class MilvusLiteSettings(EmbeddedStoreSettings):
     """Milvus Lite in a process beside the Retriever's: `kind: milvus` with a `path`."""
 
@@ -92,14 +101,16 @@ def _tag(sent: object) -> str:
 
 _BY_TAG: Mapping[str, type[CommonStoreSettings]] = {
     "qdrant_edge": QdrantEdgeSettings,
+    "qdrant": QdrantSettings,
     "milvus_lite": MilvusLiteSettings,
     "milvus": MilvusSettings,
 }
 
 StoreSettings = Annotated[
     Annotated[QdrantEdgeSettings, Tag("qdrant_edge")]
+    | Annotated[QdrantSettings, Tag("qdrant")]
     | Annotated[MilvusLiteSettings, Tag("milvus_lite")]
     | Annotated[MilvusSettings, Tag("milvus")],
-    Discriminator(_tag, "store_kind", "kind must be one of qdrant_edge, milvus"),
+    Discriminator(_tag, "store_kind", "kind must be one of qdrant_edge, qdrant, milvus"),
 ]
 """By `kind`, qdrant_edge where none is stated."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from bgeserve.errors import StoreError
-from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, StoreSettings
+from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, QdrantSettings, StoreSettings
 from bgeserve.vector_store import VectorStore
 
 
@@ -16,6 +16,11 @@ def open_store(settings: StoreSettings) -> VectorStore:
             from bgeserve.stores.qdrant_edge import QdrantEdgeStore
 
             return QdrantEdgeStore(settings)
+        case QdrantSettings():
+            _require("qdrant_client", settings.kind)
+            from bgeserve.stores.qdrant_server import QdrantStore, connect
+
+            return QdrantStore(connect(settings), settings.collection_prefix, settings.language)
         case MilvusLiteSettings():
             _require("pymilvus", settings.kind)
             _require("milvus_lite", settings.kind)

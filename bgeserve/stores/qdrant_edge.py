@@ -1,6 +1,7 @@
 """Qdrant inside this process: one folder, in it one folder and one shard per collection.
 
-Knows the folder's owner, its collections by name, and the room on its disk. What a collection does is in `qdrant_collection.py`.
+Knows the folder's owner, its collections by name, and the room on its disk. What a collection does is in `qdrant_collection.py`,
+what its folder holds in `qdrant_edge_shard.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from bgeserve.stores.bm25 import Bm25Encoder
 from bgeserve.stores.folder import StoreFolder
 from bgeserve.stores.named_collections import NamedCollections
 from bgeserve.stores.qdrant_collection import QdrantCollection
+from bgeserve.stores.qdrant_edge_shard import EdgeShard
+from bgeserve.stores.qdrant_shard import Lexicon
 from bgeserve.vector_store import CollectionSchema
 
 
-class QdrantEdgeStore(NamedCollections[QdrantCollection]):
+class QdrantEdgeStore(NamedCollections[QdrantCollection[EdgeShard]]):
     """Implements `VectorStore`. Raises StoreError when the folder cannot be owned or what lies in it cannot be opened."""
 
     def __init__(self, settings: QdrantEdgeSettings) -> None:
@@ -26,7 +29,7 @@ class QdrantEdgeStore(NamedCollections[QdrantCollection]):
         try:
             self._root.mkdir(exist_ok=True)
             for path in sorted(self._root.iterdir()):
-                if QdrantCollection.exists(path):
+                if EdgeShard.exists(path):
                     self._collections[path.name] = self._open(path.name)
         except BaseException:
             self.close()
@@ -38,21 +41,24 @@ class QdrantEdgeStore(NamedCollections[QdrantCollection]):
 
     def flush(self) -> None:
         for collection in self._collections.values():
-            collection.flush()
+            collection.shard.flush()
 
     def close(self) -> None:
         for collection in self._collections.values():
-            collection.close()
+            collection.shard.close()
         self._folder.close()
 
-    def _make(self, name: str, schema: CollectionSchema) -> QdrantCollection:
-        return QdrantCollection.create(self._root / name, schema)
-
-    def _open(self, name: str) -> QdrantCollection:
-        collection = QdrantCollection.open(self._root / name)
-        try:
-            self._require_language(name, collection.schema)
-        except StoreError:
-            collection.close()
-            raise
+    def _make(self, name: str, schema: CollectionSchema) -> QdrantCollection[EdgeShard]:
+        shard = EdgeShard.create(self._root / name, schema)
+        collection = QdrantCollection(shard, schema, Lexicon())
+        shard.seal(schema)
         return collection
+
+    def _open(self, name: str) -> QdrantCollection[EdgeShard]:
+        shard, schema, lexicon = EdgeShard.open(self._root / name)
+        try:
+            self._require_language(name, schema)
+        except StoreError:
+            shard.close()
+            raise
+        return QdrantCollection(shard, schema, lexicon)

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from qdrant_edge import FieldCondition, MatchAny, RangeFloat
-from qdrant_edge import Filter as Condition
-
 from bgeserve.filters import And, Equals, Filter, In, Not, Or, Range
+from bgeserve.stores.qdrant_shard import Condition
 from bgeserve.stores.terms import numbers, term, terms
 from bgeserve.types import Metadata
 
 TERMS = "terms"
-_NOTHING = Condition(must_not=[Condition()])
+_NOTHING: Condition = {"must_not": [{}]}
 
 
 def filterable(metadata: Metadata) -> dict[str, Any]:
@@ -37,22 +35,22 @@ def condition(filter: Filter) -> Condition:
     """What selects exactly the chunks that `filters.matches` selects."""
     match filter:
         case And(filters):
-            return Condition(must=[condition(part) for part in filters])
+            return {"must": [condition(part) for part in filters]}
         case Or(filters):
             # An empty `should` would select everything.
-            return Condition(should=[condition(part) for part in filters]) if filters else _NOTHING
+            return {"should": [condition(part) for part in filters]} if filters else _NOTHING
         case Not(inner):
-            return Condition(must_not=[condition(inner)])
+            return {"must_not": [condition(inner)]}
         case Equals(field, value):
             return _any_term([term(field, value)])
         case In(field, wanted):
             return _any_term(term(field, value) for value in wanted)
         case Range(field, gt, gte, lt, lte):
-            return Condition(must=[FieldCondition(_number_path(field), range=RangeFloat(gt=gt, gte=gte, lt=lt, lte=lte))])
+            return {"must": [{"key": _number_path(field), "range": {"gt": gt, "gte": gte, "lt": lt, "lte": lte}}]}
 
 
 def _any_term(wanted: Iterable[str]) -> Condition:
-    return Condition(must=[FieldCondition(TERMS, match=MatchAny(list(wanted)))])
+    return {"must": [{"key": TERMS, "match": {"any": list(wanted)}}]}
 
 
 def _number_path(field: str) -> str:

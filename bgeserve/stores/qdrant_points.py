@@ -10,14 +10,12 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from qdrant_edge import FieldCondition, HasIdCondition, MatchAny, PayloadSchemaType, Record
-from qdrant_edge import Filter as Condition
-
 from bgeserve.stores.keys import chunk_key, document_key
 from bgeserve.stores.qdrant_filter import TERMS, filterable
+from bgeserve.stores.qdrant_shard import Condition, Payload
 from bgeserve.types import Chunk
 
-INDEXED_FIELDS = {"document": PayloadSchemaType.Keyword, "n": PayloadSchemaType.Integer, TERMS: PayloadSchemaType.Keyword}
+INDEXED_FIELDS = {"document": "keyword", "n": "integer", TERMS: "keyword"}
 """Without an index a condition is checked on every point: a hundred times slower."""
 
 
@@ -40,21 +38,16 @@ def payload_of(chunk: Chunk) -> dict[str, Any]:
     }
 
 
-def payload(point: Record) -> dict[str, Any]:
-    return point.payload or {}
-
-
-def chunk_of(point: Record) -> Chunk:
-    stored = payload(point)
+def chunk_of(stored: Payload) -> Chunk:
     return Chunk(stored["id"], stored["n"], stored["start"], stored["end"], stored["text"], json.loads(stored["metadata"]), stored["hash"])
 
 
 def of_documents(ids: Iterable[str], except_points: Iterable[str] = ()) -> Condition:
     """Selects all chunks of these documents, save some."""
     documents = [document_key(id) for id in ids]
-    return Condition(must=[FieldCondition("document", match=MatchAny(documents))], must_not=[HasIdCondition(set(except_points))])
+    return {"must": [{"key": "document", "match": {"any": documents}}], "must_not": [{"has_id": list(except_points)}]}
 
 
 def first_chunks() -> Condition:
     """Selects one chunk of each document."""
-    return Condition(must=[FieldCondition("n", match=MatchAny([0]))])
+    return {"must": [{"key": "n", "match": {"any": [0]}}]}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings
+from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, QdrantSettings
 from bgeserve.stores import open_store
 from bgeserve.vector_store import VectorStore
 from tests.stores.samples import SCHEMA
@@ -22,6 +22,30 @@ Opener = Callable[[], VectorStore]
 @contextmanager
 def _qdrant_edge(path: Path) -> Iterator[Opener]:
     yield lambda: open_store(QdrantEdgeSettings(path=path, create=True))
+
+
+@contextmanager
+def _qdrant_stand_in(path: Path) -> Iterator[Opener]:
+    """The server's own client, over brute force in Python."""
+    needs("qdrant_client", "qdrant")
+    from qdrant_client import QdrantClient
+
+    from bgeserve.stores.qdrant_server import QdrantStore
+
+    yield lambda: QdrantStore(QdrantClient(path=str(path)), "test_", "english")
+
+
+@contextmanager
+def _qdrant(path: Path) -> Iterator[Opener]:
+    settings = QdrantSettings(url=_server("QDRANT_URL"), collection_prefix=f"test_{uuid.uuid4().hex}_")
+    yield lambda: open_store(settings)
+    from bgeserve.stores.qdrant_server import connect
+
+    client = connect(settings)
+    for found in client.get_collections().collections:
+        if found.name.startswith(settings.collection_prefix):
+            client.delete_collection(found.name)
+    client.close()
 
 
 @contextmanager
@@ -55,6 +79,8 @@ def _server(variable: str) -> str:
 
 STORES: dict[str, Callable[[Path], AbstractContextManager[Opener]]] = {
     "qdrant_edge": _qdrant_edge,
+    "qdrant_stand_in": _qdrant_stand_in,
+    "qdrant": _qdrant,
     "milvus_lite": _milvus_lite,
     "milvus": _milvus,
 }
