@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 from pymilvus import MilvusClient, MilvusException
+from pymilvus.client.types import Status
 
-from bgeserve.errors import ServiceError
+from bgeserve.errors import ServiceError, Unavailable
 from bgeserve.filters import Filter
 from bgeserve.stores.bm25 import WordSplitter
 from bgeserve.stores.keys import chunk_key, cursor, document_key
@@ -24,7 +25,6 @@ from bgeserve.stores.validation import check_query, check_write
 from bgeserve.types import Chunk, Embeddings, Leg, Query
 from bgeserve.vector_store import CollectionSchema, ScoredId
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 ENGINE_BATCH = 64
@@ -42,6 +42,8 @@ class Engine:
     dense_index: str
     has_not: bool
     """Whether expressions may negate."""
+    timeout_s: float | None
+    """Of one call. None: as long as it takes."""
 
 
 class MilvusCollection:
@@ -62,7 +64,8 @@ class MilvusCollection:
     def create(
         cls, client: MilvusClient, engine: Engine, stored_as: str, name: str, schema: CollectionSchema, description: str
     ) -> MilvusCollection:
-        call(name, client.create_collection, stored_as, schema=milvus_schema(schema, description), consistency_level="Session")
+        rows = milvus_schema(schema, description)
+        call(name, client.create_collection, stored_as, schema=rows, consistency_level="Session", timeout=engine.timeout_s)
         return cls(client, engine, stored_as, name, schema)
 
     def drop(self) -> None:
@@ -191,15 +194,23 @@ class MilvusCollection:
         for some in _batches(keys):
             self._call(self._client.delete, self._stored_as, ids=some)
 
-    def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return call(self._name, function, *args, **kwargs)
+    def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return call(self._name, function, *args, timeout=self._engine.timeout_s, **kwargs)
 
 
-def call(collection: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def call(collection: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Raises Unavailable when there is no server, ServiceError when it fails."""
     try:
         return function(*args, **kwargs)
     except (MilvusException, grpc.RpcError) as error:
-        raise ServiceError(f"collection {collection!r}: Milvus failed: {error}") from error
+        kind = Unavailable if _is_gone(error) else ServiceError
+        raise kind(f"collection {collection!r}: Milvus failed: {error}") from error
+
+
+def _is_gone(error: MilvusException | grpc.RpcError) -> bool:
+    if isinstance(error, MilvusException):
+        return error.code == Status.CONNECT_FAILED
+    return isinstance(error, grpc.Call) and error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def _batches(items: Iterable[T]) -> Generator[list[T]]:

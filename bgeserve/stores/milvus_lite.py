@@ -23,7 +23,7 @@ from bgeserve.stores.milvus import MilvusCollections
 from bgeserve.stores.milvus_collection import Engine
 
 # Exact: Lite keeps its rows in memory anyway, and searches 20,000 in 13 ms.
-ENGINE = Engine(dense_index="FLAT", has_not=False)
+ENGINE = Engine(dense_index="FLAT", has_not=False, timeout_s=None)
 
 _PREFIX = "bge_serve_"
 _FILE = "milvus.db"

@@ -11,9 +11,6 @@ from bgeserve.stores.milvus import MilvusCollections
 from bgeserve.stores.milvus_collection import Engine
 from bgeserve.stores.secrets import secret
 
-# The server's choice of index (on Zilliz the only one): approximate, and built as rows come.
-ENGINE = Engine(dense_index="AUTOINDEX", has_not=True)
-
 
 class MilvusStore(MilvusCollections):
     """Raises StoreError when the server cannot be reached or refuses the token."""
@@ -26,7 +23,9 @@ class MilvusStore(MilvusCollections):
         except (MilvusException, grpc.RpcError) as error:
             raise StoreError(f"store.uri {settings.uri} cannot be used: {error}", field="uri") from error
         try:
-            super().__init__(client, ENGINE, settings.collection_prefix, settings.language)
+            # The index is the server's choice (on Zilliz the only one): approximate, and built as rows come.
+            engine = Engine(dense_index="AUTOINDEX", has_not=True, timeout_s=settings.timeout_s)
+            super().__init__(client, engine, settings.collection_prefix, settings.language)
         except BaseException:
             client.close()
             raise

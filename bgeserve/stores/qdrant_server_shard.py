@@ -8,9 +8,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
-from qdrant_client.http.exceptions import ApiException
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
-from bgeserve.errors import ServiceError, StoreError
+from bgeserve.errors import ServiceError, StoreError, Unavailable
 from bgeserve.stores.qdrant_shard import Condition, Lexicon, Point, Sparse, Stored, Vector
 from bgeserve.types import Leg
 from bgeserve.vector_store import CollectionSchema, ScoredId
@@ -102,8 +102,11 @@ class ServerShard:
 
 
 def call(collection: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Raises Unavailable when there is no server, ServiceError when it fails."""
     try:
         return function(*args, **kwargs)
+    except ResponseHandlingException as error:
+        raise Unavailable(f"collection {collection!r}: Qdrant did not answer: {error}") from error
     except (ApiException, QdrantException) as error:
         raise ServiceError(f"collection {collection!r}: Qdrant failed: {error}") from error
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from bgeserve.errors import InvalidRequest, StorageFull, StoreError
+from bgeserve.errors import InvalidRequest, StorageFull, StoreError, Unavailable
 from bgeserve.filters import Equals, Not, Range
 from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings
 from bgeserve.stores import open_store
@@ -128,6 +130,25 @@ def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(StoreError, match=r"http://127\.0\.0\.1:9") as refused:
         open_store(MilvusSettings(uri="http://127.0.0.1:9", timeout_s=0.3))
     assert refused.value.field == "uri"
+
+
+def test_a_process_that_has_died_is_unavailable_and_its_rows_are_there_again(path: Path) -> None:
+    store = filled(path)
+    _kill_milvus()
+    with pytest.raises(Unavailable, match="'docs'"):
+        store.count("docs")
+    store.close()
+    store = open_(path)
+    assert store.count("docs") == 1
+    store.close()
+
+
+def _kill_milvus() -> None:
+    children = [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    killed = [pid for pid in children if b"milvus" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]]
+    assert len(killed) == 1
+    os.kill(killed[0], signal.SIGKILL)
+    os.waitid(os.P_PID, killed[0], os.WEXITED | os.WNOWAIT)
 
 
 def test_a_secret_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
