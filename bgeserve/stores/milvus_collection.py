@@ -157,7 +157,8 @@ class MilvusCollection:
         if len(indexes):
             # Loading waits for them; waiting here takes half a second for each.
             self._call(self._client.create_index, self._stored_as, indexes, sync=False)
-        self._call(self._client.load_collection, self._stored_as)
+        # Without a limit of time: Lite reads all rows into memory, 8,000 a second.
+        call(self._name, self._client.load_collection, self._stored_as)
 
     def _measure_terms(self) -> int:
         """The most keywords that any row has, by bisection."""
