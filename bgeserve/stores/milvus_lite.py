@@ -11,6 +11,8 @@ Its price: no aliases, no `not` in expressions (`milvus_filter.py` does without)
 
 from __future__ import annotations
 
+import logging
+import socket
 import warnings
 
 import grpc
@@ -20,10 +22,12 @@ from bgeserve.errors import StoreError
 from bgeserve.store_settings import MilvusLiteSettings
 from bgeserve.stores.folder import StoreFolder, sync_folder
 from bgeserve.stores.milvus import MilvusCollections
-from bgeserve.stores.milvus_collection import Engine
+from bgeserve.stores.milvus_collection import Engine, MilvusCollection
 
 # Exact: Lite keeps its rows in memory anyway, and searches 20,000 in 12 ms. The client repeats what failed until the time is over.
 ENGINE = Engine(dense_index="FLAT", has_not=False, timeout_s=30)
+
+log = logging.getLogger(__name__)
 
 _PREFIX = "bge_serve_"
 _FILE = "milvus.db"
@@ -54,12 +58,42 @@ class MilvusLiteStore(MilvusCollections):
         super().close()
         self._stop()
 
-    def _stop(self) -> None:
-        # The client leaves the process that it started running.
-        from milvus_lite.server_manager import server_manager_instance
+    def _collection(self, name: str) -> MilvusCollection:
+        if name in self._collections and not _answers(self._file):
+            self._start_again()
+        return super()._collection(name)
 
-        server_manager_instance.release_server(self._file)
+    def _start_again(self) -> None:
+        """What was acknowledged is in the file, and this is still its owner: a process that died alone need not take the replica with it."""
+        log.warning("Milvus Lite has died; it is started again with what %s holds", self._file)
+        self._client.close()
+        _release(self._file)
+        self._client = _start(self._file)
+        self._collections = self._find()
+
+    def _stop(self) -> None:
+        _release(self._file)
         self._folder.close()
+
+
+def _answers(file: str) -> bool:
+    from milvus_lite.server_manager import server_manager_instance
+
+    # Of what was started before it only tells where it listens.
+    address = str(server_manager_instance.start_and_get_uri(file)).removeprefix("unix:")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(address)
+        except OSError:
+            return False
+    return True
+
+
+def _release(file: str) -> None:
+    # The client leaves the process that it started running.
+    from milvus_lite.server_manager import server_manager_instance
+
+    server_manager_instance.release_server(file)
 
 
 def _start(file: str) -> MilvusClient:

@@ -132,14 +132,22 @@ def test_a_server_that_is_not_there_is_named() -> None:
     assert refused.value.field == "uri"
 
 
-def test_a_process_that_has_died_is_unavailable_and_its_rows_are_there_again(path: Path) -> None:
+def test_a_process_that_died_is_started_again_with_what_was_acknowledged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = filled(path)
     _kill_milvus()
+    assert store.count("docs") == len(store.search("docs", "full_text", query("amber"), 10, None)) == 1
+    assert len(caplog.records) == 1
+    store.upsert("docs", [chunk("d1")], embed([chunk("d1")]))
+    assert store.count("docs") == 2
+    store.close()
+
+
+def test_a_call_in_which_it_dies_is_unavailable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = filled(path)
+    _kill_milvus()
+    monkeypatch.setattr("bgeserve.stores.milvus_lite._answers", lambda file: True)
     with pytest.raises(Unavailable, match="'docs'"):
         store.count("docs")
-    store.close()
-    store = open_(path)
-    assert store.count("docs") == 1
     store.close()
 
 
