@@ -64,7 +64,7 @@ class MilvusLiteStore(MilvusCollections):
         return super()._collection(name)
 
     def _start_again(self) -> None:
-        """What was acknowledged is in the file, and this is still its owner: a process that died alone need not take the replica with it."""
+        """What was acknowledged is in the file, and this is still its owner: a process that died need not take the replica with it."""
         log.warning("Milvus Lite has died; it is started again with what %s holds", self._file)
         self._client.close()
         _release(self._file)
