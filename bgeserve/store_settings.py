@@ -56,7 +56,8 @@ class RemoteStoreSettings(CommonStoreSettings):
     timeout_s: PositiveFloat = 10
     """Of one call; a search or write that takes longer fails."""
     collection_prefix: Prefix = "bge_serve_"
-    """Of the names of the collections on the server; what begins otherwise is someone else's. Services on one server need their own."""
+    """Of the names of the collections on the server; what begins otherwise is someone else's. Services on one server need their own, none
+    of them the beginning of another's."""
 
 
 class QdrantEdgeSettings(EmbeddedStoreSettings):
