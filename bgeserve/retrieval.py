@@ -19,7 +19,7 @@ from bgeserve.group_commit import GroupCommit
 from bgeserve.observe import Observer
 from bgeserve.ordered_store import OrderedStore
 from bgeserve.protocols import WriteTicket
-from bgeserve.settings import QdrantEdgeSettings
+from bgeserve.store_settings import StoreSettings
 from bgeserve.stores import open_store
 from bgeserve.types import Chunk, CollectionInfo, Embeddings, Hit, Leg, Query
 
@@ -31,17 +31,17 @@ MAX_PIECE = 64
 
 
 class StoreRetriever:
-    """Implements `Retriever` over an embedded store that this object owns until `close`.
+    """Implements `Retriever` over a store that this object owns until `close`.
 
     Opening blocks, and raises StoreError; with `fingerprint` also when a collection holds vectors of another model.
     """
 
-    def __init__(self, settings: QdrantEdgeSettings, *, fingerprint: str | None = None, observer: Observer | None = None) -> None:
+    def __init__(self, settings: StoreSettings, *, fingerprint: str | None = None, observer: Observer | None = None) -> None:
         self._observer = observer or Observer()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._store = self._thread.submit(_open, settings, fingerprint).result()
         self._writers = asyncio.Lock()
-        self._commit = GroupCommit(self._flush, settings.commit_interval_ms / 1000)
+        self._commit = GroupCommit(self._flush, settings.commit_interval_s)
         self._closed = False
 
     async def retrieve(
@@ -114,7 +114,7 @@ class StoreRetriever:
         return await self._run(self._store.collections)
 
     async def close(self) -> None:
-        """Sync what was written and give the folder back; later calls raise Unavailable."""
+        """Sync what was written and give the store back; later calls raise Unavailable."""
         if not self._closed:
             self._closed = True
             await asyncio.wrap_future(self._thread.submit(self._store.close))
@@ -140,7 +140,7 @@ class StoreRetriever:
             self._thread.submit(self._store.end, collection, sequence)
 
 
-def _open(settings: QdrantEdgeSettings, fingerprint: str | None) -> OrderedStore:
+def _open(settings: StoreSettings, fingerprint: str | None) -> OrderedStore:
     store = open_store(settings)
     try:
         ordered = OrderedStore(store, settings.language)

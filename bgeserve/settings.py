@@ -5,22 +5,17 @@ Numbers carry their unit in their name. A field that is None is decided at start
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from bgeserve.store_settings import StoreSettings
+from bgeserve.strict import Name, Strict
 from bgeserve.types import Leg, Output
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 CPU_MAX_BATCH_TOKENS = 700
 """Where throughput levels off on CPU; more only makes a batch slower and short queries wait longer (measured, benchmarks/)."""
 CUDA_MAX_BATCH_TOKENS = 16_384
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Replicas(Strict):
@@ -137,24 +132,6 @@ class RerankerSettings(ModelSettings):
     compress_ratio: int | None = None
 
 
-class QdrantEdgeSettings(Strict):
-    """Qdrant inside the Retriever's own process, in a folder that one replica owns."""
-
-    kind: Literal["qdrant_edge"] = "qdrant_edge"
-    path: Path
-    create: bool = False
-    """Whether a missing folder is made. Off, a replica on the wrong node refuses to start instead of serving an empty index."""
-    language: str | None = "english"
-    """Of the full-text leg: decides stemming and stop words. None: neither, words are split by script."""
-    commit_interval_ms: Annotated[float, Field(gt=0, le=1000)] = 20
-    """Writes of one interval share one sync to disk; a write is acknowledged after its sync."""
-    min_free_bytes: PositiveInt = 256 * 2**20
-    """Writes are refused while the disk has less than this left: the engine does not survive a full disk."""
-    cpus: PositiveFloat = 0.5
-    node_resource: str | None = None
-    """A custom Ray resource that only the node with this folder has, so that the owner always comes back to its data."""
-
-
 class FusionSettings(Strict):
     method: Literal["rrf", "weighted"] = "rrf"
     weights: dict[Leg, PositiveFloat] = Field(default_factory=dict)
@@ -220,7 +197,7 @@ class SearchGraphSettings(Strict):
 
     embedders: Annotated[dict[Name, EmbedderSettings], Field(min_length=1)]
     rerankers: dict[Name, RerankerSettings] = Field(default_factory=dict)
-    store: QdrantEdgeSettings
+    store: StoreSettings
     search: SearchSettings = SearchSettings()
     ingress: IngressSettings = IngressSettings()
 

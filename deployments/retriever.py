@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
 from bgeserve.protocols import WriteTicket
-from bgeserve.settings import QdrantEdgeSettings
+from bgeserve.store_settings import EmbeddedStoreSettings, StoreSettings
 from bgeserve.types import Chunk, CollectionInfo, Embeddings, Hit, Leg, Query
 from deployments.handles import RemoteEmbedder
 from deployments.replica import answers_refusals, observer, prepare_replica
@@ -25,13 +25,14 @@ DEFAULT_DATA = "~/.local/share/bge-serve"
 
 @serve.deployment()
 class RetrieverDeployment:
-    async def __init__(self, settings: QdrantEdgeSettings, embedder: DeploymentHandle[Any]) -> None:
+    async def __init__(self, settings: StoreSettings, embedder: DeploymentHandle[Any]) -> None:
         prepare_replica()
-        # The engine is loaded only in the process that owns the folder.
+        # The engine is loaded only in the process that owns the collections.
         from bgeserve.retrieval import StoreRetriever
 
         info = await RemoteEmbedder(embedder, max_call_bytes=0).info()
-        settings = settings.model_copy(update={"path": data_folder(settings.path)})
+        if isinstance(settings, EmbeddedStoreSettings):
+            settings = settings.model_copy(update={"path": data_folder(settings.path)})
         self._retriever = await asyncio.to_thread(StoreRetriever, settings, fingerprint=info.fingerprint, observer=observer())
 
     @answers_refusals

@@ -5,7 +5,8 @@ from typing import Any
 
 from ray.serve import Application
 
-from bgeserve.settings import EmbedderSettings, IngressSettings, ModelSettings, QdrantEdgeSettings, Replicas, RerankerSettings
+from bgeserve.settings import EmbedderSettings, IngressSettings, ModelSettings, Replicas, RerankerSettings
+from bgeserve.store_settings import EmbeddedStoreSettings, StoreSettings
 from deployments.embedder import EmbedderDeployment
 from deployments.ingress import Index, Ingress, Model
 from deployments.reranker import RerankerDeployment
@@ -37,9 +38,10 @@ def rerankers(settings: Mapping[str, RerankerSettings]) -> dict[str, Model]:
     }
 
 
-def retriever(settings: QdrantEdgeSettings, embedder: Model) -> Application:
-    """Always one replica: the folder has one owner. It asks the embedder, at start, whether the folder holds this model's vectors."""
-    resources = {settings.node_resource: 0.001} if settings.node_resource else {}
+def retriever(settings: StoreSettings, embedder: Model) -> Application:
+    """Always one replica: it orders the writes. At start it asks the embedder whose vectors the store may hold."""
+    node = settings.node_resource if isinstance(settings, EmbeddedStoreSettings) else None
+    resources = {node: 0.001} if node else {}
     return RetrieverDeployment.options(
         name="retriever",
         num_replicas=1,

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, cast, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Discriminator, Tag, ValidationError
+from pydantic.fields import FieldInfo
 
 Model = type[BaseModel]
 
@@ -18,7 +19,7 @@ def problems(sent: object, model: Model, path: str = "") -> list[str]:
     try:
         model.model_validate(sent)
     except ValidationError as error:
-        return [_line(path, details["loc"], details["msg"]) for details in error.errors()]
+        return [_line(path, _sent_location(details["loc"], sent), details["msg"]) for details in error.errors()]
     return []
 
 
@@ -45,7 +46,7 @@ def _unknown_keys(sent: object, annotation: Any, path: str) -> Iterator[str]:
 
 
 def _unknown_keys_of_model(sent: Mapping[object, object], model: Model, path: str) -> Iterator[str]:
-    fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+    fields = {field.alias or name: _chosen(field, sent.get(name)) for name, field in model.model_fields.items()}
     for key, value in sent.items():
         if key in fields:
             yield from _unknown_keys(value, fields[str(key)], _join(path, key))
@@ -53,10 +54,33 @@ def _unknown_keys_of_model(sent: Mapping[object, object], model: Model, path: st
             yield unknown_key(path, key, list(fields))
 
 
+def _chosen(field: FieldInfo, sent: object) -> Any:
+    """What the field is, or of several models the one that its discriminator picks for what was sent."""
+    choose = next((each.discriminator for each in field.metadata if isinstance(each, Discriminator)), None)
+    if not callable(choose):
+        return field.annotation
+    tag = Tag(str(choose(sent)))
+    return next((get_args(choice)[0] for choice in get_args(field.annotation) if tag in get_args(choice)), None)
+
+
 def _reaches_model(annotation: Any) -> bool:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return True
     return any(_reaches_model(argument) for argument in get_args(annotation))
+
+
+def _sent_location(location: Sequence[str | int], sent: object) -> Sequence[str | int]:
+    """Without the tags by which pydantic tells the members of a union apart: they stand in its location, but nowhere in what was sent."""
+    found: list[str | int] = []
+    for i, part in enumerate(location):
+        if isinstance(sent, Mapping) and part in sent:
+            sent = cast("Mapping[object, object]", sent)[part]
+        elif isinstance(sent, Sequence) and isinstance(part, int) and part < len(sent):
+            sent = cast("Sequence[object]", sent)[part]
+        elif i + 1 < len(location):
+            continue
+        found.append(part)
+    return found
 
 
 def _line(path: str, location: Sequence[str | int], message: str) -> str:

@@ -14,7 +14,7 @@ from bgeserve.errors import ComputeError, FingerprintMismatch
 from bgeserve.indexing import IndexPipeline, whole
 from bgeserve.protocols import WriteTicket
 from bgeserve.retrieval import StoreRetriever
-from bgeserve.settings import QdrantEdgeSettings
+from bgeserve.store_settings import QdrantEdgeSettings
 from bgeserve.types import Chunk, Document, Embeddings, ModelInfo
 
 PUT: dict[str, Any] = {"truncate": True, "lane": "bulk", "timeout_s": None}

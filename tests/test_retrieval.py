@@ -17,7 +17,7 @@ from bgeserve.fusion import Fusion, fuse
 from bgeserve.observe import Observer
 from bgeserve.protocols import Retriever, WriteTicket
 from bgeserve.retrieval import MAX_PIECE, StoreRetriever
-from bgeserve.settings import QdrantEdgeSettings
+from bgeserve.store_settings import QdrantEdgeSettings
 from bgeserve.types import LEGS, Chunk, Hit
 from tests.stores.samples import FINGERPRINT, chunk, dense, embed, pieces_of, query
 

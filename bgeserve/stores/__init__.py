@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from bgeserve.settings import QdrantEdgeSettings
+from importlib.util import find_spec
+
+from bgeserve.errors import StoreError
+from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, QdrantSettings, StoreSettings
 from bgeserve.vector_store import VectorStore
 
 
-def open_store(settings: QdrantEdgeSettings) -> VectorStore:
+def open_store(settings: StoreSettings) -> VectorStore:
     """The store that the settings describe. Raises StoreError, naming the setting."""
-    from bgeserve.stores.qdrant_edge import QdrantEdgeStore
+    match settings:
+        case QdrantEdgeSettings():
+            from bgeserve.stores.qdrant_edge import QdrantEdgeStore
 
-    return QdrantEdgeStore(settings)
+            return QdrantEdgeStore(settings)
+        case QdrantSettings():
+            _require("qdrant_client", settings.kind)
+            from bgeserve.stores.qdrant_server import QdrantStore, connect
+
+            return QdrantStore(connect(settings), settings.collection_prefix, settings.language)
+        case MilvusLiteSettings():
+            _require("pymilvus", settings.kind)
+            _require("milvus_lite", settings.kind)
+            # Of setuptools before 82: milvus-lite imports it and does not say so.
+            _require("pkg_resources", settings.kind)
+            from bgeserve.stores.milvus_lite import MilvusLiteStore
+
+            return MilvusLiteStore(settings)
+        case MilvusSettings():
+            _require("pymilvus", settings.kind)
+            from bgeserve.stores.milvus_server import MilvusStore
+
+            return MilvusStore(settings)
+
+
+def _require(module: str, extra: str) -> None:
+    if find_spec(module) is None:
+        raise StoreError(f"store.kind is {extra!r}, which needs {module}: install bge-serve[{extra}]", field="kind")

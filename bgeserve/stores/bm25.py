@@ -27,12 +27,28 @@ class Bm25Encoder:
         return self._bm25.embed_query(text)
 
 
+class WordSplitter:
+    """The words that BM25 sees in a text, for an engine that weighs them itself: cut, stemmed, without stop words, each as a short code."""
+
+    def __init__(self, language: str | None) -> None:
+        self._bm25 = _bm25(language, k=_COUNTING_K, b=0.0)
+
+    def words(self, text: str) -> list[str]:
+        """As often as the text has them, not in its order."""
+        found = self._bm25.embed_document(text)
+        return [f"{index:x}" for index, weight in zip(found.indices, found.values, strict=True) for _ in range(round(_count(weight)))]
+
+
 def mean_tokens(language: str | None, texts: Iterable[str]) -> float:
     """Mean number of tokens that BM25 sees in these texts; at least 1, so that it can divide."""
-    # The library does not tell lengths. Without length normalisation a weight is tf (k + 1) / (tf + k): solved for tf and summed, it does.
     bm25 = _bm25(language, k=_COUNTING_K, b=0.0)
-    lengths = [sum(w * _COUNTING_K / (_COUNTING_K + 1 - w) for w in bm25.embed_document(text).values) for text in texts]
+    lengths = [sum(map(_count, bm25.embed_document(text).values)) for text in texts]
     return max(1.0, sum(lengths) / len(lengths)) if lengths else 1.0
+
+
+def _count(weight: float) -> float:
+    # The library does not tell counts. Without length normalisation a weight is tf (k + 1) / (tf + k), which is solved for tf.
+    return weight * _COUNTING_K / (_COUNTING_K + 1 - weight)
 
 
 def _bm25(language: str | None, *, average_tokens: float | None = None, k: float | None = None, b: float | None = None) -> Bm25:

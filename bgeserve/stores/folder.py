@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from bgeserve.errors import StoreError
+from bgeserve.errors import StorageFull, StoreError
 
 FORMAT = 1
 _MANIFEST = "store.json"
@@ -32,6 +32,16 @@ class StoreFolder:
         except BaseException:
             self.close()
             raise
+
+    def ensure_room(self, min_free_bytes: int) -> None:
+        """Raises StorageFull when the disk has less than this left."""
+        disk = os.statvfs(self.path)
+        free_bytes = disk.f_bavail * disk.f_frsize
+        if free_bytes < min_free_bytes:
+            raise StorageFull(
+                f"the disk of store.path {self.path} has {free_bytes} bytes left; "
+                f"nothing is written while that is under min_free_bytes: {min_free_bytes}"
+            )
 
     def close(self) -> None:
         os.close(self._lock)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bgeserve.errors import FingerprintMismatch, InvalidRequest
 from bgeserve.filters import MAX_INTEGER
-from bgeserve.settings import Name
+from bgeserve.strict import Name
 from bgeserve.types import Chunk, Embeddings, Float32Array, Leg, Query, SparseVector
 from bgeserve.vector_store import CollectionSchema
 

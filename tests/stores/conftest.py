@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from bgeserve.settings import QdrantEdgeSettings
+from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, QdrantSettings
 from bgeserve.stores import open_store
 from bgeserve.vector_store import VectorStore
 from tests.stores.samples import SCHEMA
@@ -15,10 +19,77 @@ from tests.stores.samples import SCHEMA
 Opener = Callable[[], VectorStore]
 
 
-@pytest.fixture(params=["qdrant_edge"])
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    settings = {"qdrant_edge": QdrantEdgeSettings(path=tmp_path / "store", create=True)}
-    return lambda: open_store(settings[request.param])
+@contextmanager
+def _qdrant_edge(path: Path) -> Iterator[Opener]:
+    yield lambda: open_store(QdrantEdgeSettings(path=path, create=True))
+
+
+@contextmanager
+def _qdrant_stand_in(path: Path) -> Iterator[Opener]:
+    """The server's own client, over brute force in Python."""
+    needs("qdrant_client", "qdrant")
+    from qdrant_client import QdrantClient
+
+    from bgeserve.stores.qdrant_server import QdrantStore
+
+    yield lambda: QdrantStore(QdrantClient(path=str(path)), "test_", "english")
+
+
+@contextmanager
+def _qdrant(path: Path) -> Iterator[Opener]:
+    settings = QdrantSettings(url=_server("QDRANT_URL"), collection_prefix=f"test_{uuid.uuid4().hex}_")
+    yield lambda: open_store(settings)
+    from bgeserve.stores.qdrant_server import connect
+
+    client = connect(settings)
+    for found in client.get_collections().collections:
+        if found.name.startswith(settings.collection_prefix):
+            client.delete_collection(found.name)
+    client.close()
+
+
+@contextmanager
+def _milvus_lite(path: Path) -> Iterator[Opener]:
+    needs("milvus_lite", "milvus")
+    yield lambda: open_store(MilvusLiteSettings(path=path, create=True))
+
+
+@contextmanager
+def _milvus(path: Path) -> Iterator[Opener]:
+    uri, prefix = _server("MILVUS_URI"), f"test_{uuid.uuid4().hex}_"
+    yield lambda: open_store(MilvusSettings(uri=uri, collection_prefix=prefix))
+    client = pytest.importorskip("pymilvus").MilvusClient(uri)
+    for name in client.list_collections():
+        if name.startswith(prefix):
+            client.drop_collection(name)
+    client.close()
+
+
+def needs(module: str, extra: str) -> None:
+    """Skip a test where an extra is not installed."""
+    if find_spec(module) is None:
+        pytest.skip(f"needs bge-serve[{extra}]")
+
+
+def _server(variable: str) -> str:
+    if not (address := os.environ.get(variable)):
+        pytest.skip(f"needs a server: set {variable} to its address")
+    return address
+
+
+STORES: dict[str, Callable[[Path], AbstractContextManager[Opener]]] = {
+    "qdrant_edge": _qdrant_edge,
+    "qdrant_stand_in": _qdrant_stand_in,
+    "qdrant": _qdrant,
+    "milvus_lite": _milvus_lite,
+    "milvus": _milvus,
+}
+
+
+@pytest.fixture(params=STORES)
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+    with STORES[request.param](tmp_path / "store") as opener:
+        yield opener
 
 
 @pytest.fixture

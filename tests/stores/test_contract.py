@@ -162,7 +162,10 @@ def test_equal_scores_keep_one_order(opener: Opener, leg: Any) -> None:
     assert store.search("docs", leg, query("amber"), 300, None)[:20] == first
     store.close()
     store = opener()
-    assert store.search("docs", leg, query("amber"), 20, None) == first
+    again = store.search("docs", leg, query("amber"), 20, None)
+    assert [hit.key for hit in again] == [hit.key for hit in first]
+    # An engine may keep vectors in another precision than it was given them.
+    assert [hit.score for hit in again] == pytest.approx([hit.score for hit in first], rel=1e-6)
     store.close()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bgeserve.errors import StorageFull, StoreError
-from bgeserve.settings import QdrantEdgeSettings
+from bgeserve.store_settings import QdrantEdgeSettings
 from bgeserve.stores.bm25 import mean_tokens
 from bgeserve.stores.qdrant_collection import STEADY_CHUNKS
 from bgeserve.stores.qdrant_edge import QdrantEdgeStore

@@ -1,6 +1,6 @@
 """Run as a program: sixteen writers that put and delete documents of their own, saying what they begin and what is done.
 
-    python -m tests.stores.writer FOLDER          lines: "begin ID VERSION" and "done ID VERSION"; version 0 is a delete
+    python -m tests.stores.writer KIND FOLDER          lines: "begin ID VERSION" and "done ID VERSION"; version 0 is a delete
 
 `check` is the other half: what a killed writer's store must hold.
 """
@@ -14,14 +14,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bgeserve.retrieval import StoreRetriever
-from bgeserve.settings import QdrantEdgeSettings
+from bgeserve.store_settings import EmbeddedStoreSettings, MilvusLiteSettings, QdrantEdgeSettings
 from tests.stores.samples import FINGERPRINT, chunk, embed
 
 WRITERS = 16
+KINDS: dict[str, type[QdrantEdgeSettings | MilvusLiteSettings]] = {"qdrant_edge": QdrantEdgeSettings, "milvus_lite": MilvusLiteSettings}
 
 
-async def main(path: Path) -> None:
-    retriever = StoreRetriever(settings(path, create=True))
+async def main(kind: str, path: Path) -> None:
+    retriever = StoreRetriever(settings(kind, path, create=True))
     await asyncio.gather(*(write(retriever, writer) for writer in range(WRITERS)))
 
 
@@ -45,15 +46,15 @@ async def write(retriever: StoreRetriever, writer: int) -> None:
             print("done", id, 0 if delete else version, flush=True)  # noqa: T201
 
 
-def settings(path: Path, create: bool = False) -> QdrantEdgeSettings:
-    return QdrantEdgeSettings(path=path, create=create, min_free_bytes=2**20)
+def settings(kind: str, path: Path, create: bool = False) -> EmbeddedStoreSettings:
+    return KINDS[kind](path=path, create=create, min_free_bytes=2**20)
 
 
 def text_of(id: str, version: int) -> str:
     return f"amber {id} version{version} " + "basalt " * (version % 50)
 
 
-async def check(path: Path, lines: Iterable[str]) -> int:
+async def check(kind: str, path: Path, lines: Iterable[str]) -> int:
     """Assert that each document is in the state that was last reported done, or in one begun since. Answers how many writes were done."""
     possible: dict[str, set[int]] = {}
     done = 0
@@ -65,7 +66,7 @@ async def check(path: Path, lines: Iterable[str]) -> int:
             # A writer has one write under way, so whatever was begun before is decided.
             possible[id] = {int(version)}
             done += 1
-    retriever = StoreRetriever(settings(path))
+    retriever = StoreRetriever(settings(kind, path))
     try:
         stored = {c.document_id: c.text for c in await retriever.get("default", list(possible))}
         for id, versions in possible.items():
@@ -78,4 +79,4 @@ async def check(path: Path, lines: Iterable[str]) -> int:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))

@@ -1,0 +1,220 @@
+"""One collection of a Milvus: the same calls for Lite, a server, a cluster and Zilliz. Knows no owner, no folder and no connection.
+
+Every write goes through one client, so that its session consistency is enough to read what it wrote. A document's chunk 0 is written last,
+and a document counts as stored when all its chunks carry one hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import grpc
+from pymilvus import MilvusClient, MilvusException
+from pymilvus.client.types import Status
+
+from bgeserve.errors import ServiceError, Unavailable
+from bgeserve.filters import Filter
+from bgeserve.stores.bm25 import WordSplitter
+from bgeserve.stores.keys import chunk_key, cursor, document_key
+from bgeserve.stores.milvus_filter import EVERYTHING, all_parts, any_of, expression
+from bgeserve.stores.milvus_rows import MAX_TERMS, STORED, chunk_of, engine_sparse, milvus_schema, rows_of
+from bgeserve.stores.ties import best_in_one_order
+from bgeserve.stores.validation import check_query, check_write
+from bgeserve.types import Chunk, Embeddings, Leg, Query
+from bgeserve.vector_store import CollectionSchema, ScoredId
+
+T = TypeVar("T")
+
+ENGINE_BATCH = 64
+"""Rows per call: far below a message's limit of 64 MB, and on Lite faster than more."""
+PAGE = 1024
+
+_LEAST_SCORE = 1e-20
+"""Below it a score is of nothing but what stands in for an empty vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What differs between Lite and a server."""
+
+    dense_index: str
+    has_not: bool
+    """Whether expressions may negate."""
+    timeout_s: float | None
+    """Of one call. None: as long as it takes."""
+
+
+class MilvusCollection:
+    def __init__(self, client: MilvusClient, engine: Engine, stored_as: str, name: str, schema: CollectionSchema) -> None:
+        """Open what is there. `stored_as`: its name in Milvus."""
+        self._client = client
+        self._engine = engine
+        self._stored_as = stored_as
+        self._name = name
+        self.schema = schema
+        self._splitter = WordSplitter(schema.language)
+        self._make_searchable()
+        # Lite fails on reading what never had a row.
+        self._has_rows = self._count(EVERYTHING) > 0
+        self._most_terms = None if engine.has_not else self._measure_terms()
+
+    @classmethod
+    def create(
+        cls, client: MilvusClient, engine: Engine, stored_as: str, name: str, schema: CollectionSchema, description: str
+    ) -> MilvusCollection:
+        rows = milvus_schema(schema, description)
+        call(name, client.create_collection, stored_as, schema=rows, consistency_level="Session", timeout=engine.timeout_s)
+        return cls(client, engine, stored_as, name, schema)
+
+    def drop(self) -> None:
+        self._call(self._client.drop_collection, self._stored_as)
+
+    def upsert(self, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+        check_write(self.schema, chunks, embeddings)
+        rows = sorted(rows_of(chunks, embeddings, self.schema, self._splitter), key=lambda row: -row["n"])
+        for some in _batches(rows):
+            # A row counts from before it is there: a filter that looks too far is right all the same.
+            self._has_rows = True
+            if self._most_terms is not None:
+                self._most_terms = max(self._most_terms, *(len(row["terms"]) for row in some))
+            self._call(self._client.upsert, self._stored_as, some)
+        # Chunks that longer versions of these documents had beyond the present end.
+        written = {chunk_key(chunk) for chunk in chunks}
+        self._delete(row["key"] for row in self._of_documents({chunk.document_id for chunk in chunks}, []) if row["key"] not in written)
+
+    def delete(self, document_ids: Sequence[str]) -> int:
+        found = {row["key"]: row["document"] for row in self._of_documents(document_ids, ["document"])}
+        self._delete(found)
+        return len(set(found.values()))
+
+    def matching(self, filter: Filter) -> list[str]:
+        rows = self._rows(expression(filter, self._most_terms), STORED)
+        return list({chunk_of(row).document_id: None for row in rows})
+
+    def get(self, document_ids: Sequence[str]) -> list[Chunk]:
+        place = {id: i for i, id in enumerate(document_ids)}
+        found = [chunk_of(row) for row in self._of_documents(document_ids, STORED)]
+        return sorted(found, key=lambda chunk: (place[chunk.document_id], chunk.n))
+
+    def content_hashes(self, document_ids: Sequence[str]) -> dict[str, str]:
+        stored: dict[str, dict[int, str]] = {}
+        for chunk in self.get(document_ids):
+            stored.setdefault(chunk.document_id, {})[chunk.n] = chunk.content_hash
+        return {id: hashes[0] for id, hashes in stored.items() if 0 in hashes and len(set(hashes.values())) == 1}
+
+    def scroll(self, limit: int, after: str | None) -> tuple[list[Chunk], str | None]:
+        # A cursor is where the next page begins; one more than the page is what it takes to know that there is one.
+        start = cursor(after)
+        rows = self._page(EVERYTHING if start is None else f'key >= "{start}"', limit + 1, STORED)
+        return [chunk_of(row) for row in rows[:limit]], rows[limit]["key"] if len(rows) > limit else None
+
+    def search(self, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
+        vector = self._query_vector(leg, query)
+        if not self._has_rows or vector is None:
+            return []
+        where = "" if filter is None else expression(filter, self._most_terms)
+
+        def best(count: int) -> list[ScoredId]:
+            answer = self._call(self._client.search, self._stored_as, [vector], filter=where, limit=count, anns_field=leg)
+            # A hit has its id as an attribute; as an item it is called as the field is, or not, as the server likes.
+            found = cast("list[Any]", answer[0])
+            scored = [ScoredId(hit.id, hit.distance) for hit in found]
+            return scored if leg == "dense" else [hit for hit in scored if hit.score > _LEAST_SCORE]
+
+        return best_in_one_order(best, limit)
+
+    def fetch(self, keys: Sequence[str]) -> list[Chunk]:
+        found = {row["key"]: row for some in _batches(keys) for row in self._page(any_of("key", some), len(some), STORED)}
+        return [chunk_of(found[key]) for key in keys]
+
+    def count(self) -> int:
+        return self._count("n == 0")
+
+    def _query_vector(self, leg: Leg, query: Query) -> Any:
+        """None: nothing can be found by it."""
+        check_query(self.schema, leg, query)
+        if leg == "dense":
+            return None if query.dense is None else query.dense.tolist()
+        if leg == "sparse":
+            return (query.sparse and engine_sparse(query.sparse)) or None
+        # A query's words count once, as in the other stores.
+        return " ".join(dict.fromkeys(self._splitter.words(query.text))) or None
+
+    def _make_searchable(self) -> None:
+        """What a creation that was killed may have left undone: indexes, and loading, without which nothing is found."""
+        indexes = MilvusClient.prepare_index_params()
+        present = set(self._call(self._client.list_indexes, self._stored_as))
+        wanted = {"full_text": ("SPARSE_INVERTED_INDEX", "BM25")}
+        if self.schema.dimensions is not None:
+            wanted["dense"] = (self._engine.dense_index, "COSINE")
+        if self.schema.has_sparse:
+            wanted["sparse"] = ("SPARSE_INVERTED_INDEX", "IP")
+        for field, (kind, metric) in wanted.items():
+            if field not in present:
+                indexes.add_index(field, kind, field, metric_type=metric)
+        if len(indexes):
+            # Loading waits for them; waiting here takes half a second for each.
+            self._call(self._client.create_index, self._stored_as, indexes, sync=False)
+        # Without a limit of time: Lite reads all rows into memory, 8,000 a second.
+        call(self._name, self._client.load_collection, self._stored_as)
+
+    def _measure_terms(self) -> int:
+        """The most keywords that any row has, by bisection."""
+        low, high = 0, MAX_TERMS if self._has_rows else 0
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if self._count(f'terms[{middle}] >= ""') else (low, middle)
+        return low
+
+    def _of_documents(self, ids: Iterable[str], fields: list[str]) -> Generator[dict[str, Any]]:
+        for some in _batches(sorted({document_key(id) for id in ids})):
+            yield from self._rows(any_of("document", some), fields)
+
+    def _rows(self, where: str, fields: list[str]) -> Generator[dict[str, Any]]:
+        after = ""
+        while True:
+            page = self._page(all_parts([where, f'key > "{after}"']), PAGE, fields)
+            yield from page
+            if len(page) < PAGE:
+                return
+            after = page[-1]["key"]
+
+    def _page(self, where: str, limit: int, fields: list[str]) -> list[dict[str, Any]]:
+        """The first rows in the order of their keys: a server gives any, unless it is told not to stop at the first it finds."""
+        if not self._has_rows:
+            return []
+        query = self._client.query
+        return list(self._call(query, self._stored_as, where, ["key", *fields], limit=limit, reduce_stop_for_best=True))
+
+    def _count(self, where: str) -> int:
+        return self._call(self._client.query, self._stored_as, where, ["count(*)"])[0]["count(*)"]
+
+    def _delete(self, keys: Iterable[str]) -> None:
+        for some in _batches(keys):
+            self._call(self._client.delete, self._stored_as, ids=some)
+
+    def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return call(self._name, function, *args, timeout=self._engine.timeout_s, **kwargs)
+
+
+def call(collection: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Raises Unavailable when there is no server, ServiceError when it fails."""
+    try:
+        return function(*args, **kwargs)
+    except (MilvusException, grpc.RpcError) as error:
+        kind = Unavailable if _is_gone(error) else ServiceError
+        raise kind(f"collection {collection!r}: Milvus failed: {error}") from error
+
+
+def _is_gone(error: MilvusException | grpc.RpcError) -> bool:
+    if isinstance(error, MilvusException):
+        return error.code == Status.CONNECT_FAILED
+    return isinstance(error, grpc.Call) and error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def _batches(items: Iterable[T]) -> Generator[list[T]]:
+    found = list(items)
+    for start in range(0, len(found), ENGINE_BATCH):
+        yield found[start : start + ENGINE_BATCH]

@@ -1,0 +1,102 @@
+"""A chunk as a Milvus row and back, and the schema of such rows. Knows no client's calls.
+
+The full-text leg is Milvus's own BM25, over words that are cut, stemmed and rid of stop words here: Lite has no stemmer and no analyzer for
+Chinese, and one way of making words gives every store the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pymilvus import CollectionSchema as MilvusSchema
+from pymilvus import DataType, FieldSchema, Function, FunctionType
+
+from bgeserve.errors import InvalidRequest
+from bgeserve.stores.bm25 import WordSplitter
+from bgeserve.stores.keys import chunk_key, document_key
+from bgeserve.stores.milvus_filter import TERMS, filterable
+from bgeserve.stores.terms import TERM_LENGTH
+from bgeserve.types import Chunk, Embeddings, SparseVector
+from bgeserve.vector_store import CollectionSchema
+
+MAX_BYTES = 65_535
+"""Of one string: Milvus's own limit."""
+MAX_TERMS = 4096
+"""Keywords per chunk: Milvus's limit of an array. A metadata value takes one, a number 17."""
+STORED = ["document", "n", "text", "record"]
+"""The fields that make a chunk."""
+
+_KEY_LENGTH = 32
+_NOWHERE = {2**32 - 2: 1e-30}
+"""In place of an empty sparse vector, which Milvus refuses: an index that no vocabulary has, with a weight that `search` takes for none."""
+
+
+def milvus_schema(schema: CollectionSchema, description: str) -> MilvusSchema:
+    fields = [
+        FieldSchema("key", DataType.VARCHAR, is_primary=True, max_length=_KEY_LENGTH),
+        FieldSchema("document", DataType.VARCHAR, max_length=_KEY_LENGTH),
+        FieldSchema("n", DataType.INT64),
+        FieldSchema("text", DataType.VARCHAR, max_length=MAX_BYTES),
+        FieldSchema("record", DataType.VARCHAR, max_length=MAX_BYTES),
+        FieldSchema("words", DataType.VARCHAR, max_length=MAX_BYTES, enable_analyzer=True, analyzer_params={"tokenizer": "whitespace"}),
+        FieldSchema(TERMS, DataType.ARRAY, element_type=DataType.VARCHAR, max_capacity=MAX_TERMS, max_length=TERM_LENGTH),
+        FieldSchema("full_text", DataType.SPARSE_FLOAT_VECTOR, is_function_output=True),
+    ]
+    if schema.dimensions is not None:
+        fields.append(FieldSchema("dense", DataType.FLOAT_VECTOR, dim=schema.dimensions))
+    if schema.has_sparse:
+        fields.append(FieldSchema("sparse", DataType.SPARSE_FLOAT_VECTOR))
+    bm25 = Function("bm25", FunctionType.BM25, ["words"], ["full_text"])
+    return MilvusSchema(fields, description=description, functions=[bm25], enable_dynamic_field=False)
+
+
+def rows_of(chunks: Sequence[Chunk], embeddings: Embeddings, schema: CollectionSchema, splitter: WordSplitter) -> list[dict[str, Any]]:
+    """Raises InvalidRequest when one does not fit, naming the document."""
+    rows: list[dict[str, Any]] = []
+    for i, chunk in enumerate(chunks):
+        row = _row(chunk, splitter)
+        _require_fit(chunk, row)
+        if schema.dimensions is not None and embeddings.dense is not None:
+            row["dense"] = embeddings.dense[i]
+        if schema.has_sparse and embeddings.sparse is not None:
+            row["sparse"] = engine_sparse(embeddings.sparse[i]) or _NOWHERE
+        rows.append(row)
+    return rows
+
+
+def chunk_of(row: dict[str, Any]) -> Chunk:
+    record = json.loads(row["record"])
+    return Chunk(record["id"], row["n"], record["start"], record["end"], row["text"], record["metadata"], record["hash"])
+
+
+def engine_sparse(vector: SparseVector) -> dict[int, float]:
+    return dict(zip(vector.indices.tolist(), vector.values.tolist(), strict=True))
+
+
+def _row(chunk: Chunk, splitter: WordSplitter) -> dict[str, Any]:
+    # As text, numbers and flags come back with the types that they had.
+    metadata = dict(chunk.metadata)
+    record = {"id": chunk.document_id, "start": chunk.start, "end": chunk.end, "metadata": metadata, "hash": chunk.content_hash}
+    return {
+        "key": chunk_key(chunk),
+        "document": document_key(chunk.document_id),
+        "n": chunk.n,
+        "text": chunk.text,
+        "record": json.dumps(record, ensure_ascii=False),
+        "words": " ".join(splitter.words(chunk.text)),
+        TERMS: filterable(chunk.metadata),
+    }
+
+
+def _require_fit(chunk: Chunk, row: dict[str, Any]) -> None:
+    for field, what in (("text", "its text"), ("words", "the words of its text"), ("record", "its id and metadata")):
+        if (size := len(row[field].encode())) > MAX_BYTES:
+            message = f"document {chunk.document_id!r}, chunk {chunk.n}: {what} would be {size} bytes; Milvus stores {MAX_BYTES}"
+            raise InvalidRequest(message, field="metadata" if field == "record" else "text")
+    if len(row[TERMS]) > MAX_TERMS:
+        message = (
+            f"document {chunk.document_id!r}: its metadata would be {len(row[TERMS])} keywords (17 a number); Milvus stores {MAX_TERMS}"
+        )
+        raise InvalidRequest(message, field="metadata")

@@ -1,0 +1,110 @@
+"""A store as collections by name: what is left to an engine is how one is made, how it is given back, and whether there is room."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+from bgeserve.errors import InvalidRequest, NotFound, StoreError
+from bgeserve.filters import Filter
+from bgeserve.stores.validation import check_collection_name
+from bgeserve.types import Chunk, Embeddings, Leg, Query
+from bgeserve.vector_store import CollectionSchema, ScoredId
+
+
+class Collection(Protocol):
+    """The methods of `VectorStore` that are about one collection."""
+
+    schema: CollectionSchema
+
+    def drop(self) -> None: ...
+    def upsert(self, chunks: Sequence[Chunk], embeddings: Embeddings) -> None: ...
+    def delete(self, document_ids: Sequence[str]) -> int: ...
+    def matching(self, filter: Filter) -> list[str]: ...
+    def get(self, document_ids: Sequence[str]) -> list[Chunk]: ...
+    def content_hashes(self, document_ids: Sequence[str]) -> dict[str, str]: ...
+    def scroll(self, limit: int, after: str | None) -> tuple[list[Chunk], str | None]: ...
+    def search(self, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]: ...
+    def fetch(self, keys: Sequence[str]) -> list[Chunk]: ...
+    def count(self) -> int: ...
+
+
+C = TypeVar("C", bound=Collection)
+
+
+class NamedCollections(ABC, Generic[C]):
+    """Implements `VectorStore`, but for `flush` and `close`."""
+
+    def __init__(self, language: str | None) -> None:
+        self._language = language
+        self._collections: dict[str, C] = {}
+
+    @abstractmethod
+    def _make(self, name: str, schema: CollectionSchema) -> C: ...
+
+    @abstractmethod
+    def ensure_writable(self) -> None: ...
+
+    def collections(self) -> list[str]:
+        return sorted(self._collections)
+
+    def schema(self, collection: str) -> CollectionSchema | None:
+        return self._collections[collection].schema if collection in self._collections else None
+
+    def create(self, collection: str, schema: CollectionSchema) -> None:
+        check_collection_name(collection)
+        if collection in self._collections:
+            raise InvalidRequest(f"collection {collection!r} exists already", field="collection")
+        self.ensure_writable()
+        self._collections[collection] = self._make(collection, schema)
+
+    def drop(self, collection: str) -> None:
+        self._collection(collection).drop()
+        del self._collections[collection]
+
+    def upsert(self, collection: str, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+        self._writable(collection).upsert(chunks, embeddings)
+
+    def delete(self, collection: str, document_ids: Sequence[str]) -> int:
+        return self._writable(collection).delete(document_ids)
+
+    def matching(self, collection: str, filter: Filter) -> list[str]:
+        return self._collection(collection).matching(filter)
+
+    def get(self, collection: str, document_ids: Sequence[str]) -> list[Chunk]:
+        return self._collection(collection).get(document_ids)
+
+    def content_hashes(self, collection: str, document_ids: Sequence[str]) -> dict[str, str]:
+        return self._collection(collection).content_hashes(document_ids)
+
+    def scroll(self, collection: str, limit: int, after: str | None) -> tuple[list[Chunk], str | None]:
+        return self._collection(collection).scroll(limit, after)
+
+    def search(self, collection: str, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
+        return self._collection(collection).search(leg, query, limit, filter)
+
+    def fetch(self, collection: str, keys: Sequence[str]) -> list[Chunk]:
+        return self._collection(collection).fetch(keys)
+
+    def count(self, collection: str) -> int:
+        return self._collection(collection).count()
+
+    def _require_language(self, name: str, schema: CollectionSchema) -> None:
+        """Raises StoreError when a collection that was found is of another language than the settings'."""
+        if schema.language != self._language:
+            raise StoreError(
+                f"store.language is {self._language!r}, but collection {name!r} was indexed with {schema.language!r}: "
+                "set it back, or index anew",
+                field="language",
+            )
+
+    def _collection(self, name: str) -> C:
+        if name not in self._collections:
+            raise NotFound(f"there is no collection {name!r}", field="collection")
+        return self._collections[name]
+
+    def _writable(self, name: str) -> C:
+        collection = self._collection(name)
+        self.ensure_writable()
+        return collection

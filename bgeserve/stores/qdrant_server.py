@@ -1,0 +1,66 @@
+"""A Qdrant server or cluster: its collections with our prefix. Knows the connection and its secrets, not the calls
+(`qdrant_server_shard.py`).
+
+Search is the server's: approximate once it has built its graphs, and exact below that size.
+"""
+
+from __future__ import annotations
+
+import math
+
+from qdrant_client import QdrantClient
+
+from bgeserve.errors import ServiceError, StoreError
+from bgeserve.store_settings import QdrantSettings
+from bgeserve.stores.bm25 import Bm25Encoder
+from bgeserve.stores.named_collections import NamedCollections
+from bgeserve.stores.qdrant_collection import QdrantCollection
+from bgeserve.stores.qdrant_server_shard import ServerShard, call
+from bgeserve.stores.qdrant_shard import Lexicon
+from bgeserve.stores.secrets import secret
+from bgeserve.vector_store import CollectionSchema
+
+
+def connect(settings: QdrantSettings) -> QdrantClient:
+    """Raises StoreError when the named variable is not set. Whether the server is there shows with the first call."""
+    key = secret(settings.api_key_env, "api_key_env") or None
+    return QdrantClient(settings.url, api_key=key, timeout=math.ceil(settings.timeout_s), check_compatibility=False)
+
+
+class QdrantStore(NamedCollections[QdrantCollection[ServerShard]]):
+    """Owns the client. Raises StoreError when the server cannot be used, or what is there is not as the settings say."""
+
+    def __init__(self, client: QdrantClient, prefix: str, language: str | None) -> None:
+        super().__init__(language)
+        self._client = client
+        self._prefix = prefix
+        try:
+            Bm25Encoder(language, 1.0)  # an unknown language is refused at start, not at the first write
+            self._open_all()
+        except ServiceError as error:
+            self.close()
+            raise StoreError(f"store.url cannot be used: {error.message}", field="url") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def ensure_writable(self) -> None:
+        """Nothing to look at: a server refuses what it has no room for."""
+
+    def flush(self) -> None:
+        """Nothing to do: a server acknowledges what is in its log."""
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _open_all(self) -> None:
+        for found in call("*", self._client.get_collections).collections:
+            if found.name.startswith(self._prefix):
+                shard = ServerShard(self._client, found.name)
+                name = found.name.removeprefix(self._prefix)
+                schema, lexicon = shard.described()
+                self._require_language(name, schema)
+                self._collections[name] = QdrantCollection(shard, schema, lexicon)
+
+    def _make(self, name: str, schema: CollectionSchema) -> QdrantCollection[ServerShard]:
+        return QdrantCollection(ServerShard.create(self._client, self._prefix + name, schema), schema, Lexicon())

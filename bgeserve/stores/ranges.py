@@ -1,0 +1,62 @@
+"""Ranges of numbers as keywords, for an engine that can only ask whether a document has one of several. Knows no engine.
+
+A number's 64 bits, put into the order of numbers, are cut after 4, 8, ... 64 bits: each prefix is a keyword, and names all numbers that
+begin with it. A range is the few prefixes that cover it and nothing else, at most 30 of each length.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+
+from bgeserve.filters import Range
+from bgeserve.stores.terms import keyword
+
+STEP_BITS = 4
+_BITS = 64
+_SIGN = 1 << (_BITS - 1)
+_ALL = (1 << _BITS) - 1
+
+
+def number_terms(field: str, number: float) -> list[str]:
+    bits = _ordered_bits(number)
+    return [_prefix(field, bits, shift) for shift in range(0, _BITS, STEP_BITS)]
+
+
+def range_terms(bounds: Range) -> list[str]:
+    """Keywords of which a document has one exactly when one of its numbers lies within the bounds."""
+    low, high = _lowest(bounds), _highest(bounds)
+    first, last = _ordered_bits(low), _ordered_bits(high)
+    found: list[str] = []
+    shift = 0
+    while first <= last:
+        # What does not fill a longer prefix at either end is named here; the rest is left to the shorter ones.
+        size, width = 1 << shift, 1 << (shift + STEP_BITS)
+        while first <= last and first % width:
+            found.append(_prefix(bounds.field, first, shift))
+            first += size
+        while first <= last and (last + 1) % width:
+            found.append(_prefix(bounds.field, last, shift))
+            last -= size
+        shift += STEP_BITS
+    return found
+
+
+def _prefix(field: str, bits: int, shift: int) -> str:
+    return keyword(field, f"r{shift}:{bits >> shift:x}")
+
+
+def _lowest(bounds: Range) -> float:
+    above = -math.inf if bounds.gt is None else math.nextafter(float(bounds.gt), math.inf)
+    return max(above, -math.inf if bounds.gte is None else float(bounds.gte))
+
+
+def _highest(bounds: Range) -> float:
+    below = math.inf if bounds.lt is None else math.nextafter(float(bounds.lt), -math.inf)
+    return min(below, math.inf if bounds.lte is None else float(bounds.lte))
+
+
+def _ordered_bits(number: float) -> int:
+    """The bits of a float64 such that greater numbers have greater bits; 0.0 and -0.0 are one number."""
+    (bits,) = struct.unpack(">Q", struct.pack(">d", number + 0.0))
+    return bits ^ _ALL if bits & _SIGN else bits | _SIGN
