@@ -128,10 +128,10 @@ class QdrantCollection:
             stored.setdefault(chunk["id"], {})[chunk["n"]] = chunk["hash"]
         return {id: hashes[0] for id, hashes in stored.items() if 0 in hashes and len(set(hashes.values())) == 1}
 
-    def scroll(self, limit: int, after: str | None) -> tuple[list[Chunk], str | None]:
-        request = qdrant.ScrollRequest(offset=cursor(after), limit=limit, with_payload=True, with_vector=False)
+    def scroll(self, limit: int, after: str | None) -> tuple[list[str], str | None]:
+        request = qdrant.ScrollRequest(offset=cursor(after), limit=limit, filter=first_chunks(), with_payload=["id"], with_vector=False)
         points, following = self._call(self._shard.scroll, request)
-        return [chunk_of(point) for point in points], None if following is None else str(following)
+        return [payload(point)["id"] for point in points], None if following is None else str(following)
 
     def search(self, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
         vector = self._query_vector(leg, query)

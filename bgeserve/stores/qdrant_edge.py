@@ -79,7 +79,7 @@ class QdrantEdgeStore:
     def content_hashes(self, collection: str, document_ids: Sequence[str]) -> dict[str, str]:
         return self._collection(collection).content_hashes(document_ids)
 
-    def scroll(self, collection: str, limit: int, after: str | None) -> tuple[list[Chunk], str | None]:
+    def scroll(self, collection: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
         return self._collection(collection).scroll(limit, after)
 
     def search(self, collection: str, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
