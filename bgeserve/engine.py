@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 
 from bgeserve.batching.runner import Runner
+from bgeserve.chunking import Span, chunk_spans, segments
+from bgeserve.errors import InvalidRequest
 from bgeserve.models.embedder import Row
 from bgeserve.models.embedding import load_embedding_model
 from bgeserve.models.reranker import load_reranker
 from bgeserve.models.scoring import PairScore, Tokenized
 from bgeserve.observe import Observer
 from bgeserve.settings import EmbedderSettings, RerankerSettings
-from bgeserve.types import EmbedderOptions, Embeddings, InputType, Lane, ModelInfo, Output, RerankerOptions, Scores
+from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, Lane, ModelInfo, Output, RerankerOptions, Scores
 
 WARM_UP_TEXT = "warm-up " * 30
+SEGMENT_CHARACTERS = 2**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +95,26 @@ class EmbedderEngine:
             timings_ms=timings_ms,
         )
 
+    async def chunk(self, texts: Sequence[str], chunking: Chunking) -> list[list[Span]]:
+        max_tokens = self._model.info.max_tokens
+        if chunking.max_tokens > max_tokens:
+            raise InvalidRequest(f"chunking.max_tokens is {chunking.max_tokens}; {self._model.info.model} takes {max_tokens} tokens")
+        return [await self._chunk(text, chunking) for text in texts]
+
     def check_health(self) -> None:
         """Raises ComputeError when the process should be replaced."""
         self._runner.check_health()
 
     def close(self) -> None:
         self._runner.close()
+
+    async def _chunk(self, text: str, chunking: Chunking) -> list[Span]:
+        tokens: list[Span] = []
+        # Piece by piece, so that a query's tokens are not kept waiting by a book's.
+        for start, end in segments(text, SEGMENT_CHARACTERS):
+            spans = await self._runner.beside(partial(self._model.token_spans, text[start:end]))
+            tokens += [(start + first, start + after) for first, after in spans]
+        return await self._runner.beside(partial(chunk_spans, text, tokens, chunking.max_tokens, chunking.overlap_tokens))
 
     def _tokenize(
         self, texts: Sequence[str], outputs: Sequence[Output], input_type: InputType, options: EmbedderOptions | None, truncate: bool

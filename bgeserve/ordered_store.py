@@ -63,9 +63,19 @@ class OrderedStore:
         found: dict[Leg, list[tuple[str, float]]] = {}
         for leg in legs:
             found[leg] = [(hit.key, hit.score) for hit in self._store.search(collection, leg, query, candidates, filter)]
-        best = fuse(found, fusion)[:limit]
-        chunks = self._store.fetch(collection, [fused.key for fused in best])
-        return [_hit(chunk, fused) for chunk, fused in zip(chunks, best, strict=True)]
+        return self._best_chunks(collection, fuse(found, fusion), limit)
+
+    def _best_chunks(self, collection: str, fused: Sequence[Fused], limit: int) -> list[Hit]:
+        """The best chunk of each of the best documents."""
+        hits: dict[str, Hit] = {}
+        start = 0
+        while len(hits) < limit and start < len(fused):
+            # As many as are missing: more are needed only where a document was found by several of its chunks.
+            some = fused[start : start + limit - len(hits)]
+            for chunk, one in zip(self._store.fetch(collection, [each.key for each in some]), some, strict=True):
+                hits.setdefault(chunk.document_id, _hit(chunk, one))
+            start += len(some)
+        return list(hits.values())
 
     def begin_write(self, collection: str, fingerprint: str, ids: Sequence[str]) -> int:
         check_collection_name(collection)
@@ -142,7 +152,10 @@ class OrderedStore:
         return [] if self._existing(collection) is None else self._store.get(collection, ids)
 
     def scroll(self, collection: str, limit: int, after: str | None) -> tuple[list[Chunk], str | None]:
-        return ([], None) if self._existing(collection) is None else self._store.scroll(collection, limit, after)
+        if self._existing(collection) is None:
+            return [], None
+        ids, following = self._store.scroll(collection, limit, after)
+        return self._store.get(collection, ids), following
 
     def describe(self, collection: str) -> CollectionInfo:
         schema = self._existing(collection)

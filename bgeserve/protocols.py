@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from bgeserve.chunking import Span
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
 from bgeserve.types import (
     Chunk,
+    Chunking,
     CollectionInfo,
     Document,
     EmbedderOptions,
@@ -55,6 +57,13 @@ class Embedder(Protocol):
 
         Raises InvalidRequest (an output that the model lacks; an option that it does not take; a text over the limit with
         truncate=False), ReplicaFull, DeadlineExceeded, ComputeError.
+        """
+        ...
+
+    async def chunk(self, texts: Sequence[str], chunking: Chunking) -> list[list[Span]]:
+        """Where each document is cut for this model: characters [start, end) of each chunk, in order.
+
+        Raises InvalidRequest (chunks of more tokens than the model takes; a lone surrogate).
         """
         ...
 
@@ -135,7 +144,7 @@ class Retriever(Protocol):
         ...
 
     async def scroll(self, collection: str, *, limit: int, after: str | None = None) -> tuple[list[Chunk], str | None]:
-        """A page of stored chunks in a stable order, and the cursor of the next page (None: that was the last)."""
+        """All chunks of a page of `limit` documents, in a stable order, and the cursor of the next page (None: that was the last)."""
         ...
 
     async def describe(self, collection: str) -> CollectionInfo:

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from bgeserve.errors import InvalidRequest, NotFound, UnknownModel, WrongRole
 from bgeserve.filters import Filter
-from bgeserve.indexing import IndexPipeline, document_of
+from bgeserve.indexing import IndexPipeline, documents_of
 from bgeserve.protocols import Embedder, Readiness, Reranker, Retriever, SearchRequest
 from bgeserve.search import SearchPipeline
 from bgeserve.settings import SearchSettings
 from bgeserve.types import (
+    Chunking,
     CollectionInfo,
     Document,
     EmbedderOptions,
@@ -45,7 +46,8 @@ class SearchService:
         outputs: list[Output] = ["sparse", "dense"] if "sparse" in settings.legs else ["dense"]
         self.retriever = retriever
         self.search = SearchPipeline(embedder, retriever, rerankers, settings)
-        self.index = IndexPipeline(embedder, retriever, outputs)
+        chunking = None if settings.chunking is None else Chunking(settings.chunking.max_tokens, settings.chunking.overlap_tokens)
+        self.index = IndexPipeline(embedder, retriever, outputs, chunking)
 
 
 class Service:
@@ -113,11 +115,11 @@ class Service:
         return await index.put(collection, documents, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant)
 
     async def get_documents(self, collection: str, ids: Sequence[str]) -> list[Document]:
-        return [document_of(chunk) for chunk in await self._search_service().retriever.get(collection, ids)]
+        return documents_of(await self._search_service().retriever.get(collection, ids))
 
     async def scroll_documents(self, collection: str, *, limit: int, after: str | None) -> tuple[list[Document], str | None]:
         chunks, following = await self._search_service().retriever.scroll(collection, limit=limit, after=after)
-        return [document_of(chunk) for chunk in chunks], following
+        return documents_of(chunks), following
 
     async def delete_documents(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int:
         return await self._search_service().retriever.delete(collection, ids, filter)

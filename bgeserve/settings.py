@@ -139,11 +139,27 @@ class FusionSettings(Strict):
     rrf_k: PositiveInt = 60
 
 
+class ChunkSettings(Strict):
+    """Long documents are embedded, found and reranked chunk by chunk; short ones are one chunk."""
+
+    max_tokens: PositiveInt = 256
+    overlap_tokens: Annotated[int, Field(ge=0)] = 32
+    """The last sentences of a chunk that the next one begins with, if they have no more tokens than this."""
+
+    @model_validator(mode="after")
+    def _something_is_new(self) -> ChunkSettings:
+        if self.overlap_tokens >= self.max_tokens:
+            raise ValueError(f"overlap_tokens is {self.overlap_tokens}, which must be less than max_tokens ({self.max_tokens})")
+        return self
+
+
 class SearchSettings(Strict):
     """Defaults of a search; a request can choose other values within the limits."""
 
     embedder: Name | None = None
     """Which of the embedders makes the index. None: the only one."""
+    chunking: ChunkSettings | None = None
+    """None: every document is one chunk, of which the model sees what its limit allows."""
     legs: Annotated[tuple[Leg, ...], Field(min_length=1)] = ("dense", "full_text")
     """What `mode: hybrid` searches. `sparse` needs a model with lexical weights (bge-m3)."""
     fusion: FusionSettings = FusionSettings()

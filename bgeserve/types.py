@@ -136,6 +136,14 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunking:
+    """How long documents are cut: at sentence ends, into chunks of at most `max_tokens` that share at most `overlap_tokens`."""
+
+    max_tokens: int
+    overlap_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """One query, ready for the legs: each vector is needed only by the leg that is named after it."""
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from ray import serve
 
+from bgeserve.chunking import Span
 from bgeserve.settings import EmbedderSettings
-from bgeserve.types import EmbedderOptions, Embeddings, InputType, Lane, ModelInfo, Output
+from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, Lane, ModelInfo, Output
 from deployments.joined import AnswersJoined
 from deployments.replica import answers_refusals, observer, prepare_replica
 
@@ -41,6 +42,10 @@ class EmbedderDeployment(AnswersJoined):
         return await self._engine.encode(
             texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant
         )
+
+    @answers_refusals
+    async def chunk(self, texts: Sequence[str], chunking: Chunking) -> list[list[Span]]:
+        return await self._engine.chunk(texts, chunking)
 
     def check_health(self) -> None:
         self._engine.check_health()

@@ -14,6 +14,7 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from bgeserve.call_gate import CallGate
+from bgeserve.chunking import Span
 from bgeserve.deadline import Deadline
 from bgeserve.errors import FingerprintMismatch, TextTooLong
 from bgeserve.filters import Filter
@@ -22,6 +23,7 @@ from bgeserve.protocols import WriteTicket
 from bgeserve.splitting import concat_embeddings, concat_scores, gather_bounded, split_by_bytes
 from bgeserve.types import (
     Chunk,
+    Chunking,
     CollectionInfo,
     EmbedderOptions,
     Embeddings,
@@ -35,7 +37,7 @@ from bgeserve.types import (
     RerankerOptions,
     Scores,
 )
-from deployments.remote import Caller, Remote, bytes_of, bytes_of_answer
+from deployments.remote import MAX_GRPC_BYTES, Caller, Remote, bytes_of, bytes_of_answer
 
 CALLS_PER_REPLICA = 4
 """Full bulk calls (or as much in small ones) in flight: as many as keep a replica busy.
@@ -101,6 +103,14 @@ class RemoteEmbedder(_RemoteModel):
         parts: list[Embeddings] = await self._in_calls(caller, "encode", (), texts, asked)
         self._check_fingerprints({part.fingerprint for part in parts})
         return concat_embeddings(parts)
+
+    async def chunk(self, texts: Sequence[str], chunking: Chunking) -> list[list[Span]]:
+        parts: list[list[list[Span]]] = []
+        # One after the other: it is little work, and never worth a replica's whole attention.
+        for part in split_by_bytes(texts, MAX_GRPC_BYTES // 4):
+            some = texts[part]
+            parts.append(await self._remote.call("chunk", some, chunking, text_bytes=4 * sum(map(len, some))))
+        return [spans for part in parts for spans in part]
 
     def _check_fingerprints(self, fingerprints: set[str]) -> None:
         if self._info is not None and fingerprints != {self._info.fingerprint}:

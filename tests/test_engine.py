@@ -10,11 +10,12 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from bgeserve.engine import EmbedderEngine, RerankerEngine
+from bgeserve.chunking import join_chunks
+from bgeserve.engine import SEGMENT_CHARACTERS, EmbedderEngine, RerankerEngine
 from bgeserve.errors import CheckpointError, DeadlineExceeded, InvalidRequest, ReplicaFull, SettingsError
 from bgeserve.observe import Observer
 from bgeserve.settings import EmbedderSettings, RerankerSettings
-from bgeserve.types import OUTPUTS
+from bgeserve.types import OUTPUTS, Chunking
 from tests.checkpoints import TEXTS, make_bge_m3, make_reranker
 
 LONGEST_STALL_S = 0.02
@@ -52,6 +53,20 @@ async def test_one_call_gives_every_output_and_says_what_it_cost(m3: EmbedderEng
     assert embeddings.multi_vector is not None
     assert [len(vectors) for vectors in embeddings.multi_vector] == [n - 1 for n in embeddings.tokens]
     assert not any(embeddings.truncated)
+
+
+async def test_chunks_are_as_long_as_this_models_tokens_say(m3: EmbedderEngine) -> None:
+    text = " ".join(TEXTS) * 300
+    (spans,) = await m3.chunk([text], Chunking(max_tokens=100, overlap_tokens=20))
+    parts = [text[start:end] for start, end in spans]
+    assert len(text) > 3 * SEGMENT_CHARACTERS
+    assert join_chunks(parts, [start for start, _ in spans]) == text
+    tokens = (await m3.encode(parts)).tokens
+    # Alone, a chunk may begin with a token more than where it stood.
+    assert max(tokens) <= 100 + 2 + 2
+    assert sum(tokens) / len(tokens) > 60
+    with pytest.raises(InvalidRequest, match=r"chunking.max_tokens is 5000; .* takes 1024 tokens"):
+        await m3.chunk([text], Chunking(5000, 0))
 
 
 async def test_concurrent_callers_get_what_they_would_get_alone(m3: EmbedderEngine, reranker: RerankerEngine) -> None:

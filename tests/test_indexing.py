@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bgeserve.chunking import Span, chunk_spans
 from bgeserve.errors import ComputeError, FingerprintMismatch
-from bgeserve.indexing import IndexPipeline, whole
+from bgeserve.indexing import IndexPipeline, documents_of, whole
 from bgeserve.protocols import WriteTicket
 from bgeserve.retrieval import StoreRetriever
 from bgeserve.store_settings import QdrantEdgeSettings
-from bgeserve.types import Chunk, Document, Embeddings, ModelInfo
+from bgeserve.types import Chunk, Chunking, Document, Embeddings, ModelInfo
 
 PUT: dict[str, Any] = {"truncate": True, "lane": "bulk", "timeout_s": None}
 
@@ -34,6 +36,10 @@ class CountingEmbedder:
 
     async def info(self) -> ModelInfo:
         return ModelInfo("e", "embedder", "m", 512, fingerprint=self.fingerprint)
+
+    async def chunk(self, texts: Sequence[str], chunking: Chunking) -> list[list[Span]]:
+        tokens = [[match.span() for match in re.finditer(r"\w+", text)] for text in texts]
+        return [chunk_spans(text, found, chunking.max_tokens, chunking.overlap_tokens) for text, found in zip(texts, tokens, strict=True)]
 
     async def encode(self, texts: Sequence[str], **options: Any) -> Embeddings:
         for text in texts:
@@ -164,3 +170,46 @@ def test_the_content_hash_is_of_text_and_metadata_and_of_nothing_else() -> None:
     assert whole(Document("a", "text", {"x": 1, "y": [2, 1]})).content_hash != same
     assert whole(Document("a", "text!", {"x": 1, "y": [1, 2]})).content_hash != same
     assert whole(Document("a", "text", {"x": True, "y": [1, 2]})).content_hash != same
+
+
+LONG = "One two three. Four five six. Seven eight nine. Ten."
+
+
+async def test_a_long_document_is_stored_in_chunks_and_comes_back_whole(retriever: StoreRetriever) -> None:
+    embedder = CountingEmbedder()
+    pipeline = IndexPipeline(embedder, retriever, ["dense"], Chunking(max_tokens=6, overlap_tokens=3))
+    result = await pipeline.put("default", [Document("a", LONG, {"x": 1}), Document("b", "short")], **PUT)
+    assert (result.upserted, result.tokens) == (2, 4)
+    assert embedder.embedded == ["One two three. Four five six. ", "Four five six. Seven eight nine. ", "Seven eight nine. Ten.", "short"]
+    chunks = await retriever.get("default", ["a", "b"])
+    assert [(chunk.document_id, chunk.n, LONG[chunk.start : chunk.end]) for chunk in chunks[:3]] == [
+        ("a", n, text) for n, text in enumerate(embedder.embedded[:3])
+    ]
+    assert documents_of(chunks) == [Document("a", LONG, {"x": 1}), Document("b", "short")]
+    assert (await retriever.describe("default")).count == 2
+
+
+async def test_pages_hold_whole_documents(retriever: StoreRetriever) -> None:
+    pipeline = IndexPipeline(CountingEmbedder(), retriever, ["dense"], Chunking(max_tokens=6, overlap_tokens=3))
+    documents = {f"d{n}": Document(f"d{n}", f"{LONG} {n}") for n in range(7)}
+    await pipeline.put("default", list(documents.values()), **PUT)
+    found: list[Document] = []
+    after: str | None = None
+    while True:
+        chunks, after = await retriever.scroll("default", limit=3, after=after)
+        assert len({chunk.document_id for chunk in chunks}) <= 3
+        found += documents_of(chunks)
+        if after is None:
+            break
+    assert {document.id: document for document in found} == documents
+    assert len(found) == len(documents)
+
+
+async def test_unchanged_text_is_embedded_again_only_when_it_is_cut_otherwise(retriever: StoreRetriever) -> None:
+    embedder = CountingEmbedder()
+    document = Document("a", LONG)
+    for chunking, chunks in ((Chunking(6, 3), 3), (Chunking(6, 3), 0), (Chunking(6, 0), 2), (None, 1), (None, 0)):
+        embedder.embedded.clear()
+        await IndexPipeline(embedder, retriever, ["dense"], chunking).put("default", [document], **PUT)
+        assert len(embedder.embedded) == chunks
+    assert [chunk.text for chunk in await retriever.get("default", ["a"])] == [LONG]

@@ -53,6 +53,15 @@ async def search(retriever: Retriever, text: str, collection: str = "default", *
     return (await retriever.retrieve(collection, [query(text)], **{**how, **changes}))[0]
 
 
+async def test_a_document_is_found_once_by_the_best_of_its_chunks(retriever: Retriever) -> None:
+    await put(retriever, *pieces_of("long", ["amber amber", "amber", "of amber", "quartz"]), chunk("other", "amber and quartz"))
+    found = await search(retriever, "amber", legs=["full_text"])
+    assert [hit.id for hit in found] == ["long", "other"]
+    assert (found[0].chunk, found[0].text) == (0, "amber amber")
+    assert [hit.id for hit in await search(retriever, "amber", legs=["full_text"], limit=1)] == ["long"]
+    assert len(await search(retriever, "amber", legs=["full_text"], limit=2)) == 2  # three chunks are of one document
+
+
 class TestOrder:
     """Two writes to "a": what counts is which was accepted later, not which was embedded first."""
 

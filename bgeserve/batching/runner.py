@@ -26,6 +26,7 @@ HEALTH_CHECK_S = 5.0
 
 T = TypeVar("T", bound=Tokenized)
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 class Answered(NamedTuple, Generic[T, R]):
@@ -80,6 +81,10 @@ class Runner(Generic[T, R]):
         self._observe.record("tokenize_s", tokenize_s)
         timings_ms = {"tokenize": 1000 * tokenize_s, "wait": 1000 * computed.wait_s, "forward": 1000 * computed.compute_s}
         return Answered(items, computed.results, timings_ms)
+
+    async def beside(self, tokenize: Callable[[], S]) -> S:
+        """In the thread that tokenises, for what nothing is computed from."""
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, tokenize)
 
     def check_health(self) -> None:
         self._executor.check_health()

@@ -99,6 +99,9 @@ class PackedEmbedder:
         queries = [prompt.prefix + text for text in texts]
         return self._surrounded(queries, prompt, truncate) if prompt.surrounds else self.tokenizer.encode(queries, truncate=truncate)
 
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        return self.tokenizer.spans(text)
+
     def _surrounded(self, queries: Sequence[str], prompt: QueryPrompt, truncate: bool) -> list[TokenSequence]:
         """Each query with examples before and a suffix after it; the limit holds for query and suffix, as FlagEmbedding's does (icl.py)."""
         (suffix,) = self.tokenizer.body_ids([prompt.suffix], self._most_tokens, "suffix")

@@ -21,6 +21,10 @@ class EmbeddingModel(Protocol):
         """One item per text. Raises InvalidRequest: over the limit with truncate=False; a lone surrogate; an option that does not fit."""
         ...
 
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        """The characters of each token of a document. Raises InvalidRequest: a lone surrogate."""
+        ...
+
     def forward(self, items: Sequence[Any], outputs: Sequence[Collection[Output]]) -> list[Row]:
         """The outputs that each item asks for, in the items' order."""
         ...

@@ -62,6 +62,9 @@ class FlagEmbedder:
         counted = self._tokenizer.encode(texts, truncate=truncate)
         return [FlagText(text, tokens.cost, tokens.truncated, prompt) for text, tokens in zip(texts, counted, strict=True)]
 
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        return self._tokenizer.spans(text)
+
     def forward(self, items: Sequence[FlagText], outputs: Sequence[Collection[Output]]) -> list[Row]:
         rows: list[Row] = [Row()] * len(items)
         for places in _groups([(repr(item.prompt), tuple(sorted(asked))) for item, asked in zip(items, outputs, strict=True)]):

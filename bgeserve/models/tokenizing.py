@@ -95,6 +95,15 @@ class Tokenizer:
             return text, False
         return text[: encoding.offsets[room - 1][1]], True
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """The characters of each token, without special tokens. Raises InvalidRequest (a lone surrogate)."""
+        try:
+            (encoding,) = self._encode_batch([text], with_offsets=True)
+        except (TypeError, UnicodeEncodeError):
+            _refuse_lone_surrogates([text], "texts")
+            raise
+        return encoding.offsets
+
     def encode_pairs(self, query: str, passages: Sequence[str], *, truncate: bool = True) -> list[TokenSequence]:
         """Ids of the query with each passage: the query cut to 3/4 of the limit, then the passage to what is left.
 

@@ -19,7 +19,7 @@ from bgeserve.filters import Filter
 from bgeserve.stores.bm25 import WordSplitter
 from bgeserve.stores.keys import chunk_key, cursor, document_key
 from bgeserve.stores.milvus_filter import EVERYTHING, all_parts, any_of, expression
-from bgeserve.stores.milvus_rows import MAX_TERMS, STORED, chunk_of, engine_sparse, milvus_schema, rows_of
+from bgeserve.stores.milvus_rows import MAX_TERMS, STORED, chunk_of, document_id_of, engine_sparse, milvus_schema, rows_of
 from bgeserve.stores.ties import best_in_one_order
 from bgeserve.stores.validation import check_query, check_write
 from bgeserve.types import Chunk, Embeddings, Leg, Query
@@ -31,6 +31,7 @@ ENGINE_BATCH = 64
 """Rows per call: far below a message's limit of 64 MB, and on Lite faster than more."""
 PAGE = 1024
 
+_FIRST_CHUNKS = "n == 0"
 _LEAST_SCORE = 1e-20
 """Below it a score is of nothing but what stands in for an empty vector."""
 
@@ -90,8 +91,8 @@ class MilvusCollection:
         return len(set(found.values()))
 
     def matching(self, filter: Filter) -> list[str]:
-        rows = self._rows(expression(filter, self._most_terms), STORED)
-        return list({chunk_of(row).document_id: None for row in rows})
+        rows = self._rows(expression(filter, self._most_terms), ["record"])
+        return list({document_id_of(row): None for row in rows})
 
     def get(self, document_ids: Sequence[str]) -> list[Chunk]:
         place = {id: i for i, id in enumerate(document_ids)}
@@ -104,11 +105,11 @@ class MilvusCollection:
             stored.setdefault(chunk.document_id, {})[chunk.n] = chunk.content_hash
         return {id: hashes[0] for id, hashes in stored.items() if 0 in hashes and len(set(hashes.values())) == 1}
 
-    def scroll(self, limit: int, after: str | None) -> tuple[list[Chunk], str | None]:
+    def scroll(self, limit: int, after: str | None) -> tuple[list[str], str | None]:
         # A cursor is where the next page begins; one more than the page is what it takes to know that there is one.
         start = cursor(after)
-        rows = self._page(EVERYTHING if start is None else f'key >= "{start}"', limit + 1, STORED)
-        return [chunk_of(row) for row in rows[:limit]], rows[limit]["key"] if len(rows) > limit else None
+        rows = self._page(_FIRST_CHUNKS if start is None else all_parts([_FIRST_CHUNKS, f'key >= "{start}"']), limit + 1, ["record"])
+        return [document_id_of(row) for row in rows[:limit]], rows[limit]["key"] if len(rows) > limit else None
 
     def search(self, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
         vector = self._query_vector(leg, query)
@@ -130,7 +131,7 @@ class MilvusCollection:
         return [chunk_of(found[key]) for key in keys]
 
     def count(self) -> int:
-        return self._count("n == 0")
+        return self._count(_FIRST_CHUNKS)
 
     def _query_vector(self, leg: Leg, query: Query) -> Any:
         """None: nothing can be found by it."""

@@ -71,6 +71,11 @@ def chunk_of(row: dict[str, Any]) -> Chunk:
     return Chunk(record["id"], row["n"], record["start"], record["end"], row["text"], record["metadata"], record["hash"])
 
 
+def document_id_of(row: dict[str, Any]) -> str:
+    """Of a row of which no more than `record` was read."""
+    return json.loads(row["record"])["id"]
+
+
 def engine_sparse(vector: SparseVector) -> dict[int, float]:
     return dict(zip(vector.indices.tolist(), vector.values.tolist(), strict=True))
 

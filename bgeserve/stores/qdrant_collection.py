@@ -77,9 +77,9 @@ class QdrantCollection(Generic[S]):
             stored.setdefault(chunk["id"], {})[chunk["n"]] = chunk["hash"]
         return {id: hashes[0] for id, hashes in stored.items() if 0 in hashes and len(set(hashes.values())) == 1}
 
-    def scroll(self, limit: int, after: str | None) -> tuple[list[Chunk], str | None]:
-        points, following = self.shard.scroll(None, True, limit, cursor(after))
-        return [chunk_of(point.payload) for point in points], following
+    def scroll(self, limit: int, after: str | None) -> tuple[list[str], str | None]:
+        points, following = self.shard.scroll(first_chunks(), ["id"], limit, cursor(after))
+        return [point.payload["id"] for point in points], following
 
     def search(self, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
         vector = self._query_vector(leg, query)

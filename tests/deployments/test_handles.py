@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bgeserve.errors import FingerprintMismatch
-from bgeserve.types import Embeddings, Lane, ModelInfo, Scores
+from bgeserve.types import Chunking, Embeddings, Lane, ModelInfo, Scores
+from deployments import handles
 from deployments.handles import CALLS_PER_REPLICA, RemoteEmbedder, RemoteReranker
 from tests.deployments.fakes import AsyncHandle, FakeHandle
 
@@ -80,6 +81,19 @@ async def test_an_interactive_call_passes_bulk_that_waits_for_its_turn() -> None
     assert len(await embedder.encode(["query"[:1]])) == 1
     ends.set()
     assert len(await job) == 20
+
+
+async def test_where_documents_are_cut_comes_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handles, "MAX_GRPC_BYTES", 40)
+
+    def chunk(texts: Sequence[str], chunking: Chunking) -> list[list[tuple[int, int]]]:
+        return [[(0, len(text)), (chunking.max_tokens, chunking.overlap_tokens)] for text in texts]
+
+    handle = FakeHandle([chunk] * 10)
+    texts = ["x" * n for n in range(1, 9)]
+    found = await RemoteEmbedder(cast("Any", handle), max_call_bytes=40).chunk(texts, Chunking(7, 5))
+    assert found == [[(0, len(text)), (7, 5)] for text in texts]
+    assert 1 < len(handle.calls) < len(texts)
 
 
 async def test_no_texts_are_still_answered_with_the_fingerprint() -> None:
