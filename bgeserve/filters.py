@@ -1,7 +1,8 @@
 """The metadata filter language: five node types, their JSON form, and what they mean.
 
     {"field": "module", "eq": "gzip"}          {"field": "module", "in": ["gzip", "bz2"]}
-    {"field": "lines", "gte": 10, "lt": 100}   {"and": [...]}   {"or": [...]}   {"not": {...}}
+    {"field": "lines", "gte": 10, "lt": 100}   {"field": "published", "gte": "2024-01-01", "lt": "2025-01-01T09:30:00+02:00"}
+    {"and": [...]}   {"or": [...]}   {"not": {...}}
 
 `matches` is the meaning: a store's translation of a filter must select exactly what `matches` selects. A list-valued field matches when any
 of its values does; a field that a document lacks matches nothing (so `not` of it matches).
@@ -9,8 +10,10 @@ of its values does; a field that a document lacks matches nothing (so `not` of i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from reprlib import repr as brief  # what was sent may be megabytes, or nested deeper than repr() goes
 from typing import Any, cast
 
@@ -20,6 +23,7 @@ from bgeserve.types import Metadata, MetadataValue
 MAX_DEPTH = 16
 MAX_NODES = 256
 MAX_INTEGER = 2**63 - 1
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +40,17 @@ class In:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Numbers only, compared as 64-bit floats; a bound that is None is open."""
+    """Numbers only, compared as 64-bit floats; a bound that is None is open.
+
+    With `dates`, what is compared are the `instant`s of strings that are dates, and the bounds are such instants.
+    """
 
     field: str
     gt: float | None = None
     gte: float | None = None
     lt: float | None = None
     lte: float | None = None
+    dates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,27 @@ def matches(filter: Filter, metadata: Metadata) -> bool:
         case In(field, values):
             return any(_same(stored, value) for stored in field_values(metadata, field) for value in values)
         case Range(field):
-            return any(_within(stored, filter) for stored in field_values(metadata, field))
+            return any(_within(number, filter) for number in range_values(metadata, field, dates=filter.dates))
+
+
+def range_values(metadata: Metadata, field: str, *, dates: bool) -> list[float]:
+    """The field's values that a Range can select, as it compares them."""
+    values = field_values(metadata, field)
+    if dates:
+        return [found for value in values if isinstance(value, str) and (found := instant(value)) is not None]
+    return [float(value) for value in values if not isinstance(value, (str, bool))]
+
+
+def instant(text: str) -> float | None:
+    """Seconds since 1970 of an ISO 8601 date (its first moment) or date and time; UTC where no zone is stated. None: it is neither."""
+    if not _DATE.fullmatch(text):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        # Before the year 1 and after 9999, in UTC, there is nothing to compare with.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def field_values(metadata: Metadata, field: str) -> Sequence[MetadataValue]:
@@ -90,10 +118,7 @@ def _same(stored: MetadataValue, wanted: MetadataValue) -> bool:
     return isinstance(stored, bool) == isinstance(wanted, bool) and stored == wanted
 
 
-def _within(stored: MetadataValue, bounds: Range) -> bool:
-    if isinstance(stored, (str, bool)):
-        return False
-    number = float(stored)
+def _within(number: float, bounds: Range) -> bool:
     return (
         (bounds.gt is None or number > float(bounds.gt))
         and (bounds.gte is None or number >= float(bounds.gte))
@@ -145,7 +170,9 @@ class _Parser:
                 raise InvalidRequest(f"{path}.in must be a list of at least one value, not {brief(values)}", field="filter")
             return In(field, tuple(_value(value, f"{path}.in[{i}]") for i, value in enumerate(cast("list[object]", values))))
         if conditions and conditions <= {"gt", "gte", "lt", "lte"}:
-            return Range(field, **{key: _number(node[key], f"{path}.{key}") for key in sorted(conditions)})
+            dates = any(isinstance(node[key], str) for key in conditions)
+            bound = _instant if dates else _number
+            return Range(field, **{key: bound(node[key], f"{path}.{key}") for key in sorted(conditions)}, dates=dates)
         raise InvalidRequest(f"{path} needs one of eq, in, or bounds (gt, gte, lt, lte); it has {sorted(conditions)}", field="filter")
 
 
@@ -153,6 +180,13 @@ def _value(sent: object, path: str) -> MetadataValue:
     if isinstance(sent, (str, bool)):
         return sent
     return _number(sent, path, "a string, number or boolean")
+
+
+def _instant(sent: object, path: str) -> float:
+    found = instant(sent) if isinstance(sent, str) else None
+    if found is None:
+        raise InvalidRequest(f"{path} must be a date such as 2024-01-31 or 2024-01-31T09:30:00Z, not {brief(sent)}", field="filter")
+    return found
 
 
 def _number(sent: object, path: str, wanted: str = "a number") -> int | float:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from bgeserve.errors import InvalidRequest
-from bgeserve.filters import MAX_DEPTH, MAX_NODES, And, Equals, In, Not, Or, Range, matches, parse_filter
+from bgeserve.filters import MAX_DEPTH, MAX_NODES, And, Equals, In, Not, Or, Range, instant, matches, parse_filter
 
-DOCUMENT = {"module": "gzip", "lines": 12, "share": 0.5, "public": True, "tags": ["io", 3, False]}
+DOCUMENT = {"module": "gzip", "lines": 12, "share": 0.5, "public": True, "tags": ["io", 3, False], "day": "2024-02-29T08:00:00Z"}
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,12 @@ DOCUMENT = {"module": "gzip", "lines": 12, "share": 0.5, "public": True, "tags":
         (Range("public", gte=0), False),
         (Range("lines"), True),
         (Range("module"), False),
+        (Range("day", gte=instant("2024-02-29"), lt=instant("2024-03-01"), dates=True), True),
+        (Range("day", gt=instant("2024-02-29T08:00Z"), dates=True), False),
+        (Range("day", gte=instant("2024-02-29T10:00+02:00"), dates=True), True),
+        (Range("day", gte=0), False),
+        (Range("lines", gte=0, dates=True), False),
+        (Range("module", dates=True), False),
         (And(()), True),
         (Or(()), False),
         (And((Equals("module", "gzip"), Range("lines", gt=20))), False),
@@ -50,6 +56,7 @@ def test_meaning(filter: Any, expected: bool) -> None:
         ({"field": "public", "eq": True}, Equals("public", True)),
         ({"field": "module", "in": ["gzip", 1, 2.5]}, In("module", ("gzip", 1, 2.5))),
         ({"field": "lines", "gte": 10, "lt": 100}, Range("lines", gte=10, lt=100)),
+        ({"field": "day", "gte": "1970-01-02", "lt": "1970-01-01T23:00:00-02:00"}, Range("day", gte=86400, lt=90000, dates=True)),
         (
             {"and": [{"or": [{"field": "a", "eq": 1}]}, {"not": {"field": "b", "gt": 0}}]},
             And((Or((Equals("a", 1),)), Not(Range("b", gt=0)))),
@@ -79,6 +86,8 @@ def test_json_form(sent: object, expected: object) -> None:
         ({"field": "a", "in": ["x", None]}, r"filter.in\[1\]"),
         ({"field": "a", "gt": "x"}, "filter.gt"),
         ({"field": "a", "gt": True}, "filter.gt"),
+        ({"field": "a", "gt": "2023-02-29"}, "filter.gt must be a date such as 2024-01-31"),
+        ({"field": "a", "gt": "2024-01-01", "lt": 5}, "filter.lt must be a date"),
         ({"field": "a", "lt": 2**63}, str(2**63)),
         ({"and": []}, "filter.and"),
         ({"and": [{"field": "a", "eq": 1}], "or": []}, "must name its field"),

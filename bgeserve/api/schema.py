@@ -143,7 +143,7 @@ CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127
 
 FILTER_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "description": "field with eq, in or bounds (gt, gte, lt, lte); or one of and, or, not over filters",
+    "description": "field with eq, in or bounds (gt, gte, lt, lte) that are numbers or ISO 8601 dates; or one of and, or, not over filters",
     "examples": [
         {"field": "module", "in": ["gzip", "bz2"]},
         {"and": [{"field": "lines", "gte": 10}, {"not": {"field": "module", "eq": "os"}}]},

@@ -24,7 +24,7 @@ from bgeserve.vector_store import CollectionSchema
 MAX_BYTES = 65_535
 """Of one string: Milvus's own limit."""
 MAX_TERMS = 4096
-"""Keywords per chunk: Milvus's limit of an array. A metadata value takes one, a number 17."""
+"""Keywords per chunk: Milvus's limit of an array. A metadata value takes one, a number or date 17."""
 STORED = ["document", "n", "text", "record"]
 """The fields that make a chunk."""
 
@@ -101,7 +101,5 @@ def _require_fit(chunk: Chunk, row: dict[str, Any]) -> None:
             message = f"document {chunk.document_id!r}, chunk {chunk.n}: {what} would be {size} bytes; Milvus stores {MAX_BYTES}"
             raise InvalidRequest(message, field="metadata" if field == "record" else "text")
     if len(row[TERMS]) > MAX_TERMS:
-        message = (
-            f"document {chunk.document_id!r}: its metadata would be {len(row[TERMS])} keywords (17 a number); Milvus stores {MAX_TERMS}"
-        )
-        raise InvalidRequest(message, field="metadata")
+        message = f"document {chunk.document_id!r}: its metadata would be {len(row[TERMS])} keywords (17 a number or date)"
+        raise InvalidRequest(f"{message}; Milvus stores {MAX_TERMS}", field="metadata")

@@ -1,7 +1,7 @@
 """Metadata as Qdrant indexes it, and filters as Qdrant conditions on that. Knows the filter language and Qdrant, not chunks.
 
 Equality asks for keywords (`terms.py`; on its own values the engine reads True as 1, and then matches neither). Numbers lie in `numbers`
-once more, for ranges.
+once more, for ranges, and the instants of dates in `dates`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from bgeserve.filters import And, Equals, Filter, In, Not, Or, Range
+from bgeserve.filters import And, Equals, Filter, In, Not, Or, Range, range_values
 from bgeserve.stores.qdrant_shard import Condition
-from bgeserve.stores.terms import numbers, term, terms
+from bgeserve.stores.terms import term, terms
 from bgeserve.types import Metadata
 
 TERMS = "terms"
+_RANGED = {"numbers": False, "dates": True}
+"""What lies where, for ranges: whether it is the dates."""
 _NOTHING: Condition = {"must_not": [{}]}
 
 
@@ -22,13 +24,13 @@ def filterable(metadata: Metadata) -> dict[str, Any]:
     """The payload that `condition` looks at."""
     return {
         TERMS: terms(metadata),
-        "numbers": {_segment(field): found for field in metadata if (found := numbers(metadata, field))},
+        **{name: {_segment(field): found for field, found in _ranged(metadata, name)} for name in _RANGED},
     }
 
 
 def number_paths(metadata: Metadata) -> set[str]:
-    """Where the payload has numbers."""
-    return {_number_path(field) for field in metadata if numbers(metadata, field)}
+    """Where the payload has numbers, or the instants of dates."""
+    return {_number_path(field, name) for name in _RANGED for field, _ in _ranged(metadata, name)}
 
 
 def condition(filter: Filter) -> Condition:
@@ -45,16 +47,21 @@ def condition(filter: Filter) -> Condition:
             return _any_term([term(field, value)])
         case In(field, wanted):
             return _any_term(term(field, value) for value in wanted)
-        case Range(field, gt, gte, lt, lte):
-            return {"must": [{"key": _number_path(field), "range": {"gt": gt, "gte": gte, "lt": lt, "lte": lte}}]}
+        case Range(field, gt, gte, lt, lte, dates):
+            bounds = {"gt": gt, "gte": gte, "lt": lt, "lte": lte}
+            return {"must": [{"key": _number_path(field, "dates" if dates else "numbers"), "range": bounds}]}
 
 
 def _any_term(wanted: Iterable[str]) -> Condition:
     return {"must": [{"key": TERMS, "match": {"any": list(wanted)}}]}
 
 
-def _number_path(field: str) -> str:
-    return f"numbers.{_segment(field)}"
+def _ranged(metadata: Metadata, name: str) -> list[tuple[str, list[float]]]:
+    return [(field, found) for field in metadata if (found := range_values(metadata, field, dates=_RANGED[name]))]
+
+
+def _number_path(field: str, name: str) -> str:
+    return f"{name}.{_segment(field)}"
 
 
 def _segment(field: str) -> str:

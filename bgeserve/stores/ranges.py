@@ -1,4 +1,5 @@
-"""Ranges of numbers as keywords, for an engine that can only ask whether a document has one of several. Knows no engine.
+"""Ranges of numbers, and of dates as instants, as keywords: for an engine that can only ask whether a document has one of several. Knows no
+engine.
 
 A number's 64 bits, put into the order of numbers, are cut after 4, 8, ... 64 bits: each prefix is a keyword, and names all numbers that
 begin with it. A range is the few prefixes that cover it and nothing else, at most 30 of each length.
@@ -18,9 +19,9 @@ _SIGN = 1 << (_BITS - 1)
 _ALL = (1 << _BITS) - 1
 
 
-def number_terms(field: str, number: float) -> list[str]:
+def number_terms(field: str, number: float, *, dates: bool = False) -> list[str]:
     bits = _ordered_bits(number)
-    return [_prefix(field, bits, shift) for shift in range(0, _BITS, STEP_BITS)]
+    return [_prefix(field, dates, bits, shift) for shift in range(0, _BITS, STEP_BITS)]
 
 
 def range_terms(bounds: Range) -> list[str]:
@@ -33,17 +34,17 @@ def range_terms(bounds: Range) -> list[str]:
         # What does not fill a longer prefix at either end is named here; the rest is left to the shorter ones.
         size, width = 1 << shift, 1 << (shift + STEP_BITS)
         while first <= last and first % width:
-            found.append(_prefix(bounds.field, first, shift))
+            found.append(_prefix(bounds.field, bounds.dates, first, shift))
             first += size
         while first <= last and (last + 1) % width:
-            found.append(_prefix(bounds.field, last, shift))
+            found.append(_prefix(bounds.field, bounds.dates, last, shift))
             last -= size
         shift += STEP_BITS
     return found
 
 
-def _prefix(field: str, bits: int, shift: int) -> str:
-    return keyword(field, f"r{shift}:{bits >> shift:x}")
+def _prefix(field: str, dates: bool, bits: int, shift: int) -> str:
+    return keyword(field, f"{'d' if dates else 'r'}{shift}:{bits >> shift:x}")
 
 
 def _lowest(bounds: Range) -> float:

@@ -28,11 +28,6 @@ def keyword(field: str, text: str) -> str:
     return blake2b(named.encode("utf-8", "surrogatepass"), digest_size=TERM_LENGTH // 2).hexdigest()
 
 
-def numbers(metadata: Metadata, field: str) -> list[float]:
-    """The field's values that a range can select, as it compares them."""
-    return [float(value) for value in field_values(metadata, field) if not isinstance(value, (str, bool))]
-
-
 def _canonical(value: MetadataValue) -> str:
     if isinstance(value, str):
         return f"s{value}"

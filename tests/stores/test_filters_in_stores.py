@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bgeserve.filters import And, Equals, Filter, In, Not, Or, Range, matches
+from bgeserve.filters import And, Equals, Filter, In, Not, Or, Range, instant, matches
 from bgeserve.vector_store import VectorStore
 from tests.stores.conftest import Opener
 from tests.stores.samples import SCHEMA, chunk, embed, query
@@ -17,13 +17,18 @@ from tests.stores.samples import SCHEMA, chunk, embed, query
 # Few fields and values, so that filters meet documents; among them what engines confuse.
 FIELDS = st.sampled_from(["a", 'a.b[0]"', "日"])
 NUMBERS = st.sampled_from([0, 1, 1.0, -0.0, 0.5, 1e300, 2**53, 2**53 + 1, 2**63 - 1, -(2**63) + 1])
-VALUES = NUMBERS | st.sampled_from(["", "1", "True", "x", "X", "é", True, False])
+DATES = st.sampled_from(
+    ["2024-02-29", "2024-02-29T00:00:00Z", "2024-02-29 01:00+01:00", "2024-03-01T12:30:00.25", "1912-06-23", "9999-12-31"]
+)
+VALUES = NUMBERS | DATES | st.sampled_from(["", "1", "True", "x", "X", "é", "2023-02-29", True, False])
 METADATA = st.dictionaries(FIELDS, VALUES | st.lists(VALUES, max_size=3), max_size=4)
 BOUNDS = st.fixed_dictionaries({}, optional=dict.fromkeys(("gt", "gte", "lt", "lte"), NUMBERS))
+INSTANTS = DATES.map(lambda date: instant(date) or 0.0)
+DATE_BOUNDS = st.fixed_dictionaries({"dates": st.just(True)}, optional=dict.fromkeys(("gt", "gte", "lt", "lte"), INSTANTS))
 LEAVES = st.one_of(
     st.builds(Equals, FIELDS, VALUES),
     st.builds(In, FIELDS, st.lists(VALUES, max_size=3).map(tuple)),
-    st.builds(lambda field, bounds: Range(field, **bounds), FIELDS, BOUNDS),
+    st.builds(lambda field, bounds: Range(field, **bounds), FIELDS, BOUNDS | DATE_BOUNDS),
 )
 
 
