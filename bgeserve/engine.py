@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from bgeserve.batching.runner import Runner
+from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span, chunk_spans, segments
 from bgeserve.errors import InvalidRequest
 from bgeserve.models.embedder import Row
@@ -21,7 +22,7 @@ from bgeserve.models.reranker import load_reranker
 from bgeserve.models.scoring import PairScore, Tokenized
 from bgeserve.observe import Observer
 from bgeserve.settings import EmbedderSettings, RerankerSettings
-from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, Lane, ModelInfo, Output, RerankerOptions, Scores
+from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, Output, RerankerOptions, Scores
 
 WARM_UP_TEXT = "warm-up " * 30
 SEGMENT_CHARACTERS = 2**15
@@ -77,13 +78,11 @@ class EmbedderEngine:
         input_type: InputType = "document",
         options: EmbedderOptions | None = None,
         truncate: bool = True,
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = ANYONE,
     ) -> Embeddings:
         self._model.check_outputs(outputs)
         tokenize = partial(self._tokenize, texts, outputs, input_type, options, truncate)
-        items, rows, timings_ms = await self._runner.run(tokenize, lane, timeout_s, tenant)
+        items, rows, timings_ms = await self._runner.run(tokenize, caller)
         dense = [row.dense for row in rows if row.dense is not None]
         return Embeddings(
             fingerprint=self._model.info.fingerprint,
@@ -156,12 +155,10 @@ class RerankerEngine:
         *,
         options: RerankerOptions | None = None,
         truncate: bool = True,
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = ANYONE,
     ) -> Scores:
         tokenize = partial(self._model.tokenize, query, passages, self._rules.resolve(options), truncate)
-        items, found, timings_ms = await self._runner.run(tokenize, lane, timeout_s, tenant)
+        items, found, timings_ms = await self._runner.run(tokenize, caller)
         names = found[0].parts if found else ()
         return Scores(
             raw=np.array([pair.score for pair in found], np.float32),

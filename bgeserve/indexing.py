@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import astuple, replace
 
+from bgeserve.caller import Caller
 from bgeserve.chunking import join_chunks
-from bgeserve.deadline import Deadline
 from bgeserve.errors import BgeServeError, FingerprintMismatch, StaleWrite, TextTooLong
 from bgeserve.protocols import Embedder, Retriever
-from bgeserve.types import Chunk, Chunking, Document, Lane, Output, WriteResult
+from bgeserve.types import Chunk, Chunking, Document, Output, WriteResult
 
 
 class IndexPipeline:
@@ -27,25 +27,20 @@ class IndexPipeline:
         self._outputs = outputs
         self._chunking = chunking
 
-    async def put(
-        self, collection: str, documents: Sequence[Document], *, truncate: bool, lane: Lane, timeout_s: float | None, tenant: str = ""
-    ) -> WriteResult:
+    async def put(self, collection: str, documents: Sequence[Document], *, truncate: bool, caller: Caller) -> WriteResult:
         """Store documents by id, replacing those of the same id; durable on return. Ids must be unique among `documents`.
 
         Raises FingerprintMismatch (the collection holds another model's vectors), StorageFull, Overloaded, DeadlineExceeded,
         InvalidRequest.
         """
         uncut = [whole(document, self._chunking) for document in documents]
-        deadline = Deadline(timeout_s)
         try:
-            return await self._put(collection, uncut, truncate, lane, deadline, tenant)
+            return await self._put(collection, uncut, truncate, caller)
         except (StaleWrite, FingerprintMismatch):
             # The owner restarted in between, or a rollout changed the model: both are settled by beginning again, once.
-            return await self._put(collection, uncut, truncate, lane, deadline, tenant)
+            return await self._put(collection, uncut, truncate, caller)
 
-    async def _put(
-        self, collection: str, uncut: Sequence[Chunk], truncate: bool, lane: Lane, deadline: Deadline, tenant: str
-    ) -> WriteResult:
+    async def _put(self, collection: str, uncut: Sequence[Chunk], truncate: bool, caller: Caller) -> WriteResult:
         fingerprint = (await self._embedder.info()).fingerprint or ""
         ticket = await self._retriever.begin_write(collection, fingerprint, {each.document_id: each.content_hash for each in uncut})
         changed = [each for each in uncut if each.document_id not in ticket.unchanged]
@@ -60,9 +55,7 @@ class IndexPipeline:
                 outputs=self._outputs,
                 input_type="document",
                 truncate=truncate,
-                lane=lane,
-                timeout_s=deadline.remaining_s(),
-                tenant=tenant,
+                caller=caller,
             )
             await self._retriever.finish_write(collection, ticket, chunks, embeddings)
         except BaseException as error:

@@ -1,8 +1,6 @@
 """What the pieces expect of each other. The pipeline and the API are written against these; replicas, handles and stores implement them.
 
 Each may be a hop away (a deployment handle), so all are async. What the collections' owner expects of a store is in `vector_store.py`.
-`timeout_s` is what is left of the caller's deadline: clocks of two machines cannot be compared, durations can. `tenant` is whose work it
-is: tenants share a model fairly.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from bgeserve.caller import A_JOB, ANYONE, Caller
 from bgeserve.chunking import Span
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
@@ -23,7 +22,6 @@ from bgeserve.types import (
     Embeddings,
     Hit,
     InputType,
-    Lane,
     Leg,
     Mode,
     ModelInfo,
@@ -49,9 +47,7 @@ class Embedder(Protocol):
         input_type: InputType = "document",
         options: EmbedderOptions | None = None,
         truncate: bool = True,
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = ANYONE,
     ) -> Embeddings:
         """Vectors of each text, in order.
 
@@ -78,9 +74,7 @@ class Reranker(Protocol):
         *,
         options: RerankerOptions | None = None,
         truncate: bool = True,
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = ANYONE,
     ) -> Scores:
         """Score of each passage for the query, in the passages' order. Raises as `Embedder.encode`."""
         ...
@@ -177,9 +171,7 @@ class SearchRequest:
     min_score: float | None = None
     filter: Filter | None = None
     truncate: bool = True
-    lane: Lane = "interactive"
-    timeout_s: float | None = None
-    tenant: str = ""
+    caller: Caller = ANYONE
     instruction: str | None = None
     """Put before each query for the embedder, in place of the model's own."""
 
@@ -207,9 +199,7 @@ class Backend(Protocol):
         input_type: InputType = "document",
         options: EmbedderOptions | None = None,
         truncate: bool = True,
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = ANYONE,
     ) -> Embeddings: ...
 
     async def rerank(
@@ -220,9 +210,7 @@ class Backend(Protocol):
         *,
         options: RerankerOptions | None = None,
         truncate: bool = True,
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = ANYONE,
     ) -> Scores: ...
 
     async def search(self, request: SearchRequest) -> SearchAnswer: ...
@@ -232,9 +220,7 @@ class Backend(Protocol):
         documents: Sequence[Document],
         *,
         truncate: bool = True,
-        lane: Lane = "bulk",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = A_JOB,
     ) -> WriteResult: ...
     async def get_documents(self, collection: str, ids: Sequence[str]) -> list[Document]: ...
     async def scroll_documents(self, collection: str, *, limit: int, after: str | None) -> tuple[list[Document], str | None]: ...

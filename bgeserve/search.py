@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 
-from bgeserve.deadline import Deadline
 from bgeserve.errors import FingerprintMismatch, InvalidRequest
 from bgeserve.fusion import Fusion
 from bgeserve.protocols import Embedder, Reranker, Retriever, SearchRequest
@@ -72,9 +71,7 @@ class SearchPipeline:
             input_type="query",
             options=None if request.instruction is None else EmbedderOptions(instruction=request.instruction),
             truncate=request.truncate,
-            lane=request.lane,
-            timeout_s=plan.deadline.remaining_s(),
-            tenant=request.tenant,
+            caller=request.caller,
         )
         journal.count("embed", embeddings)
         dense, sparse = embeddings.dense, embeddings.sparse
@@ -94,9 +91,7 @@ class SearchPipeline:
                 query,
                 [hit.text for hit in hits],
                 truncate=request.truncate,
-                lane=request.lane,
-                timeout_s=plan.deadline.remaining_s(),
-                tenant=request.tenant,
+                caller=request.caller,
             )
             journal.count("rerank", scores)
             return blend(hits, [float(score) for score in scores.normalized], self._settings.rerank_weight)
@@ -117,7 +112,6 @@ class SearchPipeline:
             reranker=reranker,
             limit=limit,
             candidates=max(limit, request.candidates or settings.candidates),
-            deadline=Deadline(request.timeout_s),
         )
 
     def _reranker(self, asked: bool | str | None) -> Reranker | None:
@@ -143,7 +137,6 @@ class _Plan:
     limit: int
     """Fused hits that leave retrieval: those to be returned, or to be reranked."""
     candidates: int
-    deadline: Deadline
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
+from bgeserve.caller import A_JOB, ANYONE, Caller
 from bgeserve.errors import InvalidRequest, NotFound, UnknownModel, WrongRole
 from bgeserve.filters import Filter
 from bgeserve.indexing import IndexPipeline, documents_of
@@ -22,7 +23,6 @@ from bgeserve.types import (
     EmbedderOptions,
     Embeddings,
     InputType,
-    Lane,
     ModelInfo,
     ModelStatus,
     Output,
@@ -74,14 +74,10 @@ class Service:
         input_type: InputType = "document",
         options: EmbedderOptions | None = None,
         truncate: bool = True,
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = ANYONE,
     ) -> Embeddings:
         embedder = _choose(model, self._embedders, self._rerankers, wanted="embedder", other="reranker")
-        return await embedder.encode(
-            texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant
-        )
+        return await embedder.encode(texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, caller=caller)
 
     async def rerank(
         self,
@@ -91,12 +87,10 @@ class Service:
         *,
         options: RerankerOptions | None = None,
         truncate: bool = True,
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = ANYONE,
     ) -> Scores:
         reranker = _choose(model, self._rerankers, self._embedders, wanted="reranker", other="embedder")
-        return await reranker.rerank(query, passages, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant)
+        return await reranker.rerank(query, passages, options=options, truncate=truncate, caller=caller)
 
     async def search(self, request: SearchRequest) -> SearchAnswer:
         return await self._search_service().search.search(request)
@@ -107,12 +101,10 @@ class Service:
         documents: Sequence[Document],
         *,
         truncate: bool = True,
-        lane: Lane = "bulk",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = A_JOB,
     ) -> WriteResult:
         index = self._search_service().index
-        return await index.put(collection, documents, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant)
+        return await index.put(collection, documents, truncate=truncate, caller=caller)
 
     async def get_documents(self, collection: str, ids: Sequence[str]) -> list[Document]:
         return documents_of(await self._search_service().retriever.get(collection, ids))

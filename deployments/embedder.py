@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from ray import serve
 
+from bgeserve.caller import Caller
 from bgeserve.chunking import Span
 from bgeserve.settings import EmbedderSettings
-from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, Lane, ModelInfo, Output
+from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, Output
 from deployments.joined import AnswersJoined
 from deployments.replica import answers_refusals, observer, prepare_replica
 
@@ -35,13 +36,9 @@ class EmbedderDeployment(AnswersJoined):
         input_type: InputType,
         options: EmbedderOptions | None = None,
         truncate: bool,
-        lane: Lane,
-        timeout_s: float | None,
-        tenant: str = "",
+        caller: Caller,
     ) -> Embeddings:
-        return await self._engine.encode(
-            texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant
-        )
+        return await self._engine.encode(texts, outputs=outputs, input_type=input_type, options=options, truncate=truncate, caller=caller)
 
     @answers_refusals
     async def chunk(self, texts: Sequence[str], chunking: Chunking) -> list[list[Span]]:

@@ -14,8 +14,8 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from bgeserve.call_gate import CallGate
+from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span
-from bgeserve.deadline import Deadline
 from bgeserve.errors import FingerprintMismatch, TextTooLong
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
@@ -29,7 +29,6 @@ from bgeserve.types import (
     Embeddings,
     Hit,
     InputType,
-    Lane,
     Leg,
     ModelInfo,
     Output,
@@ -37,7 +36,7 @@ from bgeserve.types import (
     RerankerOptions,
     Scores,
 )
-from deployments.remote import MAX_GRPC_BYTES, Caller, Remote, bytes_of, bytes_of_answer
+from deployments.remote import MAX_GRPC_BYTES, Remote, bytes_of, bytes_of_answer
 
 CALLS_PER_REPLICA = 4
 """Full bulk calls (or as much in small ones) in flight: as many as keep a replica busy.
@@ -79,7 +78,13 @@ class _RemoteModel:
             async with gate:
                 with _places_from(part.start):
                     return await self._remote.call(
-                        method, *before, texts[part], asked=asked, caller=caller, text_bytes=size, answer_bytes=answer_bytes
+                        method,
+                        *before,
+                        texts[part],
+                        asked={**asked, "caller": caller},
+                        caller=caller,
+                        text_bytes=size,
+                        answer_bytes=answer_bytes,
                     )
 
         return await gather_bounded([partial(call, part) for part in slices], self._max_in_flight)
@@ -94,11 +99,8 @@ class RemoteEmbedder(_RemoteModel):
         input_type: InputType = "document",
         options: EmbedderOptions | None = None,
         truncate: bool = True,
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = ANYONE,
     ) -> Embeddings:
-        caller = Caller(lane, Deadline(timeout_s), tenant)
         asked = {"outputs": outputs, "input_type": input_type, "options": options, "truncate": truncate}
         parts: list[Embeddings] = await self._in_calls(caller, "encode", (), texts, asked)
         self._check_fingerprints({part.fingerprint for part in parts})
@@ -127,11 +129,8 @@ class RemoteReranker(_RemoteModel):
         *,
         options: RerankerOptions | None = None,
         truncate: bool = True,
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = ANYONE,
     ) -> Scores:
-        caller = Caller(lane, Deadline(timeout_s), tenant)
         parts: list[Scores] = await self._in_calls(caller, "rerank", (query,), passages, {"options": options, "truncate": truncate})
         return concat_scores(parts)
 

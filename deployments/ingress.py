@@ -17,6 +17,8 @@ from starlette.applications import Starlette
 from bgeserve.api.app import create_app
 from bgeserve.api.keys import keys_from
 from bgeserve.api.model_server import ModelServer
+from bgeserve.caller import Caller
+from bgeserve.deadline import Deadline
 from bgeserve.filters import Filter
 from bgeserve.protocols import Readiness, SearchRequest
 from bgeserve.service import PROTOCOLS, SearchService, Service
@@ -95,9 +97,7 @@ class _Ingress:
             input_type=input_type,
             options=options,
             truncate=truncate,
-            lane=lane,
-            timeout_s=timeout_s,
-            tenant=tenant,
+            caller=Caller(lane, Deadline(timeout_s), tenant),
         )
 
     async def rerank(
@@ -113,7 +113,7 @@ class _Ingress:
         tenant: str = "",
     ) -> Scores:
         return await self._service.rerank(
-            model, query, passages, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant
+            model, query, passages, options=options, truncate=truncate, caller=Caller(lane, Deadline(timeout_s), tenant)
         )
 
     async def search(self, request: SearchRequest) -> SearchAnswer:
@@ -129,7 +129,7 @@ class _Ingress:
         timeout_s: float | None = None,
         tenant: str = "",
     ) -> WriteResult:
-        return await self._service.put_documents(collection, documents, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant)
+        return await self._service.put_documents(collection, documents, truncate=truncate, caller=Caller(lane, Deadline(timeout_s), tenant))
 
     async def get_documents(self, collection: str, ids: Sequence[str]) -> list[Document]:
         return await self._service.get_documents(collection, ids)
@@ -157,7 +157,7 @@ class _Ingress:
 
     async def inference(self, request: dict[str, Any], *, lane: Lane = "interactive", timeout_s: float | None = None) -> dict[str, Any]:
         """As `POST /inference`, and so on for the next two: `{"state": "ok" | "error", "msg": ...}`."""
-        return await self._model_server.inference(request, lane=lane, timeout_s=timeout_s)
+        return await self._model_server.inference(request, Caller(lane, Deadline(timeout_s)))
 
     async def info(self, request: dict[str, Any]) -> dict[str, Any]:
         return await self._model_server.info(request)

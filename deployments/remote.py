@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,9 +15,10 @@ import grpc
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
-from bgeserve.deadline import NO_DEADLINE, Deadline
+from bgeserve.caller import ANYONE, Caller
+from bgeserve.deadline import Deadline
 from bgeserve.errors import BgeServeError, DeadlineExceeded, Overloaded, ReplicaFull, Unavailable
-from bgeserve.types import Embeddings, Lane, Output
+from bgeserve.types import Embeddings, Output
 from deployments.joined import MAX_JOINED_BYTES, JoinedCalls
 from deployments.refusals import Refusals
 
@@ -28,19 +28,6 @@ PAUSE_S = 0.1
 """Between two tries, for the router to notice a death."""
 
 Send = Callable[[str, Sequence[Any], Mapping[str, Any]], Coroutine[Any, Any, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """One request, which may take several calls: who waits for it, and for how long."""
-
-    lane: Lane = "interactive"
-    deadline: Deadline = NO_DEADLINE
-    tenant: str = ""
-
-    def keywords(self) -> dict[str, Any]:
-        """For the replica, whose clock is another one."""
-        return {"lane": self.lane, "timeout_s": self.deadline.remaining_s(), "tenant": self.tenant}
 
 
 class Remote:
@@ -61,17 +48,15 @@ class Remote:
         method: str,
         *args: Any,
         asked: Mapping[str, Any] | None = None,
-        caller: Caller | None = None,
+        caller: Caller = ANYONE,
         text_bytes: int = 0,
         answer_bytes: int = 0,
     ) -> Any:
         """The replica's answer to `method(*args, **asked)`. It may be asked again, so what it does must bear being done twice.
 
-        caller: whose call it is, for methods that are told. text_bytes, answer_bytes: what goes over, about.
+        caller: whose call it is; a method that should know is told by `asked` too. text_bytes, answer_bytes: what goes over, about.
         Raises what the replica raised; Unavailable (a second replica died), Overloaded (no room), DeadlineExceeded.
         """
-        told = caller is not None
-        caller = caller or Caller()
         send = self._way(text_bytes, answer_bytes)
         refusals = 0
         if caller.lane != "bulk":
@@ -79,8 +64,7 @@ class Remote:
         dead: set[str] = set()
         while True:
             try:
-                keywords = {**(asked or {}), **(caller.keywords() if told else {})}
-                return await _answer(send(method, args, keywords), caller.deadline)
+                return await _answer(partial(send, method, args, asked or {}), caller.deadline)
             except RayActorError as death:
                 # Until the router has heard of a death it may choose the dead replica again, which then has computed nothing.
                 if dead and not (death.actor_id and death.actor_id in dead):
@@ -121,10 +105,10 @@ async def _send_alone(handle: DeploymentHandle[Any], method: str, args: Sequence
         raise
 
 
-async def _answer(sending: Coroutine[Any, Any, Any], deadline: Deadline) -> Any:
+async def _answer(ask: Callable[[], Coroutine[Any, Any, Any]], deadline: Deadline) -> Any:
     try:
         async with asyncio.timeout(deadline.remaining_s()):
-            answer = await sending
+            answer = await ask()
     except TimeoutError:
         raise DeadlineExceeded("the deadline passed while a replica was at work") from None
     if isinstance(answer, BgeServeError):

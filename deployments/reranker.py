@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from ray import serve
 
+from bgeserve.caller import Caller
 from bgeserve.settings import RerankerSettings
-from bgeserve.types import Lane, ModelInfo, RerankerOptions, Scores
+from bgeserve.types import ModelInfo, RerankerOptions, Scores
 from deployments.joined import AnswersJoined
 from deployments.replica import answers_refusals, observer, prepare_replica
 
@@ -33,11 +34,9 @@ class RerankerDeployment(AnswersJoined):
         *,
         options: RerankerOptions | None = None,
         truncate: bool,
-        lane: Lane,
-        timeout_s: float | None,
-        tenant: str = "",
+        caller: Caller,
     ) -> Scores:
-        return await self._engine.rerank(query, passages, options=options, truncate=truncate, lane=lane, timeout_s=timeout_s, tenant=tenant)
+        return await self._engine.rerank(query, passages, options=options, truncate=truncate, caller=caller)
 
     def check_health(self) -> None:
         self._engine.check_health()

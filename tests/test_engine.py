@@ -10,7 +10,9 @@ from time import perf_counter
 import numpy as np
 import pytest
 
+from bgeserve.caller import A_JOB, ANYONE, Caller
 from bgeserve.chunking import join_chunks
+from bgeserve.deadline import Deadline
 from bgeserve.engine import SEGMENT_CHARACTERS, EmbedderEngine, RerankerEngine
 from bgeserve.errors import CheckpointError, DeadlineExceeded, InvalidRequest, ReplicaFull, SettingsError
 from bgeserve.observe import Observer
@@ -71,7 +73,7 @@ async def test_chunks_are_as_long_as_this_models_tokens_say(m3: EmbedderEngine) 
 
 async def test_concurrent_callers_get_what_they_would_get_alone(m3: EmbedderEngine, reranker: RerankerEngine) -> None:
     alone = [await m3.encode([text]) for text in TEXTS]
-    together = await asyncio.gather(*(m3.encode([text] * n, lane="bulk" if n % 2 else "interactive") for n, text in enumerate(TEXTS, 1)))
+    together = await asyncio.gather(*(m3.encode([text] * n, caller=A_JOB if n % 2 else ANYONE) for n, text in enumerate(TEXTS, 1)))
     for n, (one, many) in enumerate(zip(alone, together, strict=True), 1):
         assert one.dense is not None
         assert many.dense is not None
@@ -164,7 +166,7 @@ async def test_a_cancelled_call_is_not_computed(m3_folder: Path) -> None:
 
 async def test_a_deadline_ends_a_call(m3: EmbedderEngine) -> None:
     with pytest.raises(DeadlineExceeded):
-        await m3.encode(["words " * 300] * 400, timeout_s=0.01)
+        await m3.encode(["words " * 300] * 400, caller=Caller(deadline=Deadline(0.01)))
 
 
 async def test_a_replica_that_is_full_says_when_to_come_back(m3_folder: Path) -> None:

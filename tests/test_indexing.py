@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bgeserve.caller import A_JOB
 from bgeserve.chunking import Span, chunk_spans
 from bgeserve.errors import ComputeError, FingerprintMismatch
 from bgeserve.indexing import IndexPipeline, documents_of, whole
@@ -19,7 +20,7 @@ from bgeserve.retrieval import StoreRetriever
 from bgeserve.store_settings import QdrantEdgeSettings
 from bgeserve.types import Chunk, Chunking, Document, Embeddings, ModelInfo
 
-PUT: dict[str, Any] = {"truncate": True, "lane": "bulk", "timeout_s": None}
+PUT: dict[str, Any] = {"truncate": True, "caller": A_JOB}
 
 
 class CountingEmbedder:

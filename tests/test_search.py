@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bgeserve.caller import Caller
+from bgeserve.deadline import Deadline
 from bgeserve.errors import DeadlineExceeded, FingerprintMismatch, InvalidRequest
 from bgeserve.filters import Equals
 from bgeserve.protocols import Reranker, SearchRequest
@@ -192,8 +194,8 @@ async def test_a_stage_gets_what_is_left_of_the_deadline() -> None:
     embedder = ScriptedEmbedder()
     search = pipeline(embedder, Slow(HITS), {"r": ScriptedReranker(RERANKED)}, reranker="r")
     with pytest.raises(DeadlineExceeded, match=r"0\.02 s"):
-        await search.search(SearchRequest(["q"], timeout_s=0.02))
-    assert 0 < embedder.calls[0]["timeout_s"] <= 0.02
+        await search.search(SearchRequest(["q"], caller=Caller(deadline=Deadline(0.02))))
+    assert 0 < embedder.calls[0]["caller"].deadline.remaining_s() <= 0.02
 
 
 def test_blending_weighs_the_reranker_against_the_fused_score() -> None:

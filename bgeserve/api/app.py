@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
 from typing import Any, TypeVar, cast
 
 from starlette.applications import Starlette
@@ -33,6 +32,7 @@ from bgeserve.api.parsing import check_content_type, lane_of, parse_json, query_
 from bgeserve.api.playground import playground
 from bgeserve.api.schema import Body, Nothing, parse
 from bgeserve.api.timing import Timer
+from bgeserve.deadline import Deadline
 from bgeserve.protocols import Backend
 from bgeserve.settings import IngressSettings
 
@@ -113,7 +113,7 @@ async def _serve(operation: Operation[Any], request: Request, door: Door) -> Res
 def _call(request: Request, door: Door, timeout_s: float) -> Call:
     key = key_of(request.scope)
     lane = lane_of(request.headers) or (key.lane if key else None)
-    return Call(door.backend, door.settings, monotonic() + timeout_s, lane, key.name if key else "", request.path_params)
+    return Call(door.backend, door.settings, Deadline(timeout_s), lane, key.name if key else "", request.path_params)
 
 
 async def _read(operation: Operation[B], request: Request, settings: IngressSettings, held: Held) -> B:

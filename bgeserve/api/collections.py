@@ -132,9 +132,7 @@ async def put_documents(call: Call, body: PutBody) -> Answer:
         _collection(call),
         [Document(document.id, document.text, document.metadata) for document in body.documents],
         truncate=body.truncate,
-        lane=call.lane or "bulk",
-        timeout_s=call.timeout_s,
-        tenant=call.tenant,
+        caller=call.caller("bulk"),
     )
     response: PutResponse = {
         "upserted": written.upserted,

@@ -14,10 +14,11 @@ from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, With
 
 from bgeserve.api.options import CutoffLayers
 from bgeserve.api.schema import TEXT_SCHEMA, Body, TextOrTexts, as_list, brief, check_items, check_text, limits_of, refuse
+from bgeserve.caller import Caller
 from bgeserve.errors import InvalidRequest
 from bgeserve.protocols import Backend
 from bgeserve.splitting import gather_bounded
-from bgeserve.types import Embeddings, Float32Array, Lane, Output, RerankerOptions, Scores
+from bgeserve.types import Embeddings, Float32Array, Output, RerankerOptions, Scores
 
 MAX_QUERIES_IN_FLIGHT = 8
 """Different queries of one call that are reranked at a time."""
@@ -95,17 +96,17 @@ class InferenceBody(Body):
 # -- what is answered ------------------------------------------------------------------------------------------------------------------
 
 
-async def inference(backend: Backend, body: InferenceBody, lane: Lane, timeout_s: float | None, tenant: str = "") -> dict[str, Any]:
+async def inference(backend: Backend, body: InferenceBody, caller: Caller) -> dict[str, Any]:
     """`{"vecs": ...}`. Raises InvalidRequest beside what the backend raises."""
     if (body.sentences is None) == (body.sentence_pairs is None):
         sent = "neither" if body.sentences is None else "both"
         raise InvalidRequest(f"the request must have either sentences or sentence_pairs; it has {sent}", field="sentences")
     await _check_max_length(backend, body)
     if body.sentences is None:
-        return {"vecs": {"scores": await _scores(backend, body, lane, timeout_s, tenant)}}
+        return {"vecs": {"scores": await _scores(backend, body, caller)}}
     outputs = body.options.outputs()
     texts = as_list(body.sentences)
-    return {"vecs": _vectors(await backend.encode(body.model, texts, outputs=outputs, lane=lane, timeout_s=timeout_s, tenant=tenant))}
+    return {"vecs": _vectors(await backend.encode(body.model, texts, outputs=outputs, caller=caller))}
 
 
 async def _check_max_length(backend: Backend, body: InferenceBody) -> None:
@@ -123,9 +124,7 @@ def _vectors(made: Embeddings) -> dict[str, Any]:
     return {"dense_vecs": made.dense, "lexical_weights": sparse, "colbert_vecs": made.multi_vector}
 
 
-async def _scores(
-    backend: Backend, body: InferenceBody, lane: Lane, timeout_s: float | None, tenant: str
-) -> Float32Array | list[Float32Array]:
+async def _scores(backend: Backend, body: InferenceBody, caller: Caller) -> Float32Array | list[Float32Array]:
     """Of each pair, in order; of several cutoff layers one such list each, in the order in which they were asked for."""
     pairs, layers = body.sentence_pairs or [], tuple(dict.fromkeys(body.options.cutoff_layers or ())) or None
     options = None if layers is None else RerankerOptions(cutoff_layers=layers)
@@ -135,7 +134,7 @@ async def _scores(
 
     async def scored(query: str, places: Sequence[int]) -> Scores:
         passages = [pairs[i][1] for i in places]
-        return await backend.rerank(body.model, query, passages, options=options, lane=lane, timeout_s=timeout_s, tenant=tenant)
+        return await backend.rerank(body.model, query, passages, options=options, caller=caller)
 
     answers = await gather_bounded([partial(scored, query, places) for query, places in by_query.items()], MAX_QUERIES_IN_FLIGHT)
     order = np.argsort([i for places in by_query.values() for i in places])

@@ -19,10 +19,10 @@ from bgeserve.api.inference import InferenceBody, inference
 from bgeserve.api.model_facts import RerankerFacts, RetrieverFacts, facts_of
 from bgeserve.api.operation import Answer, Call, Operation
 from bgeserve.api.schema import Body, parse
+from bgeserve.caller import ANYONE, Caller
 from bgeserve.errors import RequestError, ServiceError, UnknownModel
 from bgeserve.protocols import Backend
 from bgeserve.settings import IngressSettings
-from bgeserve.types import Lane
 
 B = TypeVar("B", bound=Body)
 
@@ -76,8 +76,8 @@ class ModelServer:
         self._backend = backend
         self._limits = limits
 
-    async def inference(self, sent: object, *, lane: Lane = "interactive", timeout_s: float | None = None) -> dict[str, Any]:
-        return await self._answer(InferenceBody, lambda body: inference(self._backend, body, lane, timeout_s), sent)
+    async def inference(self, sent: object, caller: Caller = ANYONE) -> dict[str, Any]:
+        return await self._answer(InferenceBody, lambda body: inference(self._backend, body, caller), sent)
 
     async def info(self, sent: object) -> dict[str, Any]:
         return await self._answer(ModelBody, lambda body: info(self._backend, body), sent)
@@ -135,7 +135,7 @@ class InferenceAnswer(TypedDict):
 
 
 async def post_inference(call: Call, body: InferenceBody) -> Answer:
-    made = await inference(call.backend, body, call.lane or "interactive", call.timeout_s, call.tenant)
+    made = await inference(call.backend, body, call.caller())
     vecs = made["vecs"]
     return Answer(lambda: _ok({"vecs": {name: _json(values) for name, values in vecs.items()}}), sum(map(_size, vecs.values())))
 

@@ -84,9 +84,7 @@ async def encode(call: Call, body: EncodeBody) -> Answer:
         input_type=body.input_type,
         options=embedder_options(body.instruction, body.examples),
         truncate=body.truncate,
-        lane=call.lane or "interactive",
-        timeout_s=call.timeout_s,
-        tenant=call.tenant,
+        caller=call.caller(),
     )
 
     def render() -> EncodeResponse:
@@ -193,9 +191,7 @@ async def search(call: Call, body: SearchBody) -> Answer:
             filter=body.filter,
             instruction=body.instruction,
             truncate=body.truncate,
-            lane=call.lane or "interactive",
-            timeout_s=call.timeout_s,
-            tenant=call.tenant,
+            caller=call.caller(),
         )
     )
     size = sum(len(hit.text) + 500 for hits in answer.results for hit in hits)

@@ -73,9 +73,7 @@ async def embeddings(call: Call, body: EmbeddingsBody) -> Answer:
         as_list(body.input),
         outputs=("dense",),
         input_type=body.input_type,
-        lane=call.lane or "interactive",
-        timeout_s=call.timeout_s,
-        tenant=call.tenant,
+        caller=call.caller(),
     )
     _check_dimensions(body.dimensions, vectors, model)
     return Answer(lambda: _response(vectors, model, body.encoding_format), json_bytes(vectors), timings_ms=vectors.timings_ms)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any, Generic, Literal, TypeVar
 
 from bgeserve.api.error_format import OPENAI, ErrorFormat
 from bgeserve.api.schema import Body
+from bgeserve.caller import Caller
+from bgeserve.deadline import Deadline
 from bgeserve.protocols import Backend
 from bgeserve.settings import IngressSettings
 from bgeserve.types import Lane, Role
@@ -25,8 +26,7 @@ class Call:
 
     backend: Backend
     limits: IngressSettings
-    deadline: float
-    """On this process's monotonic clock."""
+    deadline: Deadline
     lane: Lane | None
     """None: not stated; each operation has its own default."""
     tenant: str
@@ -34,9 +34,8 @@ class Call:
     path: Mapping[str, str]
     """Parameters in the path, such as the collection's name; not checked yet."""
 
-    @property
-    def timeout_s(self) -> float:
-        return max(0.0, self.deadline - monotonic())
+    def caller(self, default_lane: Lane = "interactive") -> Caller:
+        return Caller(self.lane or default_lane, self.deadline, self.tenant)
 
     def model(self, requested: str | None, role: Role) -> str:
         """The name for the backend and for the answer."""

@@ -88,9 +88,7 @@ async def rerank(call: Call, body: RerankBody) -> Answer:
         body.documents,
         options=reranker_options(body),
         truncate=body.truncate,
-        lane=call.lane or "interactive",
-        timeout_s=call.timeout_s,
-        tenant=call.tenant,
+        caller=call.caller(),
     )
     size = sum(map(len, body.documents)) if body.return_documents else 0
     size += (120 + 40 * len(scores.parts)) * len(body.documents)

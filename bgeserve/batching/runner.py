@@ -14,12 +14,12 @@ from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
 
 from bgeserve.batching.executor import Executor
+from bgeserve.caller import Caller
 from bgeserve.errors import DeadlineExceeded
 from bgeserve.models.runtime import worker_init
 from bgeserve.models.scoring import Tokenized
 from bgeserve.observe import Observer
 from bgeserve.settings import ModelSettings
-from bgeserve.types import Lane
 
 WARM_UP_BATCHES_PER_WORKER = 2
 HEALTH_CHECK_S = 5.0
@@ -65,16 +65,18 @@ class Runner(Generic[T, R]):
             self._executor.check_health()
         warm.result()
 
-    async def run(self, tokenize: Callable[[], Sequence[T]], lane: Lane, timeout_s: float | None, tenant: str) -> Answered[T, R]:
+    async def run(self, tokenize: Callable[[], Sequence[T]], caller: Caller) -> Answered[T, R]:
         """Raises what `tokenize` raises, ReplicaFull, ComputeError, and DeadlineExceeded by the deadline, whatever the workers do."""
-        self._executor.check_room(lane, tenant)
-        started = monotonic()
+        self._executor.check_room(caller.lane, caller.tenant)
+        started, timeout_s = monotonic(), caller.deadline.remaining_s()
         deadline = inf if timeout_s is None else started + timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 items = await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, tokenize)
                 tokenize_s = monotonic() - started
-                future = self._executor.submit(items, [item.cost for item in items], lane=lane, deadline=deadline, tenant=tenant)
+                future = self._executor.submit(
+                    items, [item.cost for item in items], lane=caller.lane, deadline=deadline, tenant=caller.tenant
+                )
                 computed = await asyncio.wrap_future(future)
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline of {timeout_s} s passed while this model was at work") from None

@@ -13,6 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
+from bgeserve.caller import ANYONE, Caller
 from bgeserve.errors import BgeServeError, InvalidRequest, NotFound, StaleWrite
 from bgeserve.filters import Filter, matches
 from bgeserve.fusion import Fusion, fuse
@@ -56,12 +57,12 @@ class Switch:
     timeouts_s: list[float | None] = field(default_factory=list)
     options: list[Any] = field(default_factory=list)
 
-    async def meet(self, lane: Lane, timeout_s: float | None, tenant: str, options: Any) -> None:
+    async def meet(self, caller: Caller, options: Any) -> None:
         self.started += 1
         self.options.append(options)
-        self.lanes.append(lane)
-        self.tenants.append(tenant)
-        self.timeouts_s.append(timeout_s)
+        self.lanes.append(caller.lane)
+        self.tenants.append(caller.tenant)
+        self.timeouts_s.append(caller.deadline.remaining_s())
         try:
             await asyncio.sleep(self.delay_s)
         except asyncio.CancelledError:
@@ -120,11 +121,9 @@ class HashingEmbedder:
         input_type: InputType = "document",
         options: EmbedderOptions | None = None,
         truncate: bool = True,
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = ANYONE,
     ) -> Embeddings:
-        await self._switch.meet(lane, timeout_s, tenant, options)
+        await self._switch.meet(caller, options)
         if options is not None and options.examples:
             raise InvalidRequest("examples: hashing takes none; its options are: instruction", field="examples")
         if options is not None and options.instruction:
@@ -164,11 +163,9 @@ class OverlapReranker:
         *,
         options: RerankerOptions | None = None,
         truncate: bool = True,
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-        tenant: str = "",
+        caller: Caller = ANYONE,
     ) -> Scores:
-        await self._switch.meet(lane, timeout_s, tenant, options)
+        await self._switch.meet(caller, options)
         asked = options or RerankerOptions()
         for name in ("prompt", "compress_layers", "compress_ratio", "weights"):
             if getattr(asked, name) is not None:

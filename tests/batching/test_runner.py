@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from bgeserve.batching.runner import Runner
+from bgeserve.caller import ANYONE, Caller
+from bgeserve.deadline import Deadline
 from bgeserve.errors import DeadlineExceeded, ReplicaFull
 from bgeserve.models.tokenizing import TokenSequence
 from bgeserve.settings import EmbedderSettings
@@ -53,7 +55,7 @@ def running(model: Model, max_queue_s: float = 60) -> Iterator[Runner[TokenSeque
 async def test_an_answer_says_where_its_time_went() -> None:
     model = Model()
     with running(model) as runner:
-        first, second = await asyncio.gather(*(runner.run(model.tokenize, "interactive", None, "") for _ in range(2)))
+        first, second = await asyncio.gather(*(runner.run(model.tokenize, ANYONE) for _ in range(2)))
     assert first.results == [100]
     assert first.timings_ms["tokenize"] >= 10
     assert first.timings_ms["forward"] >= 10
@@ -64,7 +66,7 @@ async def test_a_call_ends_by_its_deadline_even_if_the_forward_never_does() -> N
     model = Model()
     with running(model) as runner:
         model.opened.clear()
-        running_call, waiting_call = (asyncio.create_task(runner.run(model.tokenize, "bulk", 0.1, "")) for _ in range(2))
+        running_call, waiting_call = (asyncio.create_task(runner.run(model.tokenize, Caller("bulk", Deadline(0.1)))) for _ in range(2))
         for call in (running_call, waiting_call):
             with pytest.raises(DeadlineExceeded, match=r"0.1 s"):
                 await asyncio.wait_for(call, WAIT_S)
@@ -74,11 +76,11 @@ async def test_what_will_be_refused_is_not_tokenised() -> None:
     model = Model()
     with running(model, max_queue_s=1e-6) as runner:
         model.opened.clear()
-        call = asyncio.create_task(runner.run(model.tokenize, "interactive", None, ""))
+        call = asyncio.create_task(runner.run(model.tokenize, ANYONE))
         await asyncio.sleep(0.1)
         tokenized = model.tokenized
         with pytest.raises(ReplicaFull):
-            await runner.run(model.tokenize, "interactive", None, "")
+            await runner.run(model.tokenize, ANYONE)
         assert model.tokenized == tokenized
         model.opened.set()
         assert (await call).results == [100]

@@ -7,8 +7,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from bgeserve.caller import A_JOB, Caller
+from bgeserve.deadline import Deadline
 from bgeserve.errors import FingerprintMismatch
-from bgeserve.types import Chunking, Embeddings, Lane, ModelInfo, Scores
+from bgeserve.types import Chunking, Embeddings, ModelInfo, Scores
 from deployments import handles
 from deployments.handles import CALLS_PER_REPLICA, RemoteEmbedder, RemoteReranker
 from tests.deployments.fakes import AsyncHandle, FakeHandle
@@ -28,11 +30,11 @@ def score(query: str, passages: Sequence[str], **_: Any) -> Scores:
 async def test_a_request_goes_over_in_calls_of_bounded_size_and_comes_back_in_order() -> None:
     texts = ["x" * n for n in range(1, 30)]
     handle = FakeHandle([embed] * len(texts))
-    made = await RemoteEmbedder(cast("Any", handle), max_call_bytes=40).encode(texts, timeout_s=5)
+    made = await RemoteEmbedder(cast("Any", handle), max_call_bytes=40).encode(texts, caller=Caller(deadline=Deadline(5)))
     assert made.dense is not None
     assert made.dense[:, 0].tolist() == [len(text) for text in texts]
     assert all(sum(map(len, args[0])) <= 40 for _, args, _, _ in handle.calls)
-    assert all(0 < kwargs["timeout_s"] <= 5 for _, _, kwargs, _ in handle.calls)
+    assert all(0 < kwargs["caller"].deadline.remaining_s() <= 5 for _, _, kwargs, _ in handle.calls)
 
     handle = FakeHandle([score] * len(texts))
     scores = await RemoteReranker(cast("Any", handle), max_call_bytes=40).rerank("q", texts)
@@ -43,10 +45,10 @@ async def test_a_request_goes_over_in_calls_of_bounded_size_and_comes_back_in_or
 async def test_what_is_too_large_for_one_call_is_bulk_whoever_waits_for_it() -> None:
     handle = FakeHandle([embed] * 3)
     embedder = RemoteEmbedder(cast("Any", handle), max_call_bytes=10)
-    await embedder.encode(["x" * 10], lane="interactive", tenant="page")
-    await embedder.encode(["x" * 10, "x" * 10], lane="interactive", tenant="page")
-    assert [kwargs["lane"] for _, _, kwargs, _ in handle.calls] == ["interactive", "bulk", "bulk"]
-    assert {kwargs["tenant"] for _, _, kwargs, _ in handle.calls} == {"page"}
+    await embedder.encode(["x" * 10], caller=Caller(tenant="page"))
+    await embedder.encode(["x" * 10, "x" * 10], caller=Caller(tenant="page"))
+    assert [kwargs["caller"].lane for _, _, kwargs, _ in handle.calls] == ["interactive", "bulk", "bulk"]
+    assert {kwargs["caller"].tenant for _, _, kwargs, _ in handle.calls} == {"page"}
 
 
 async def test_bulk_calls_of_all_requests_together_are_bounded_by_the_replicas_there_may_be() -> None:
@@ -63,15 +65,15 @@ async def test_bulk_calls_of_all_requests_together_are_bounded_by_the_replicas_t
     for max_replicas in (1, 3):
         most = 0
         embedder = RemoteEmbedder(cast("Any", AsyncHandle(slow)), 1, max_replicas)
-        await asyncio.gather(*(embedder.encode(["x"] * 20, lane="bulk") for _ in range(3)))
+        await asyncio.gather(*(embedder.encode(["x"] * 20, caller=A_JOB) for _ in range(3)))
         assert most == CALLS_PER_REPLICA * max_replicas
 
 
 async def test_an_interactive_call_passes_bulk_that_waits_for_its_turn() -> None:
     ends = asyncio.Event()
 
-    async def encode(texts: Sequence[str], *, lane: Lane, **_: Any) -> Embeddings:
-        if lane == "bulk":
+    async def encode(texts: Sequence[str], *, caller: Caller, **_: Any) -> Embeddings:
+        if caller.lane == "bulk":
             await ends.wait()
         return embed(texts)
 

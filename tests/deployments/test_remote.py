@@ -7,11 +7,12 @@ import grpc
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
+from bgeserve.caller import Caller
 from bgeserve.deadline import Deadline
 from bgeserve.errors import DeadlineExceeded, InvalidRequest, Overloaded, ReplicaFull, Unavailable
 from bgeserve.types import Lane
 from deployments.refusals import REMEMBERED_SHARE
-from deployments.remote import MAX_GRPC_BYTES, Caller, Remote
+from deployments.remote import MAX_GRPC_BYTES, Remote
 from tests.deployments.fakes import FakeHandle
 
 UNAVAILABLE = ActorUnavailableError("gone", b"0" * 16)

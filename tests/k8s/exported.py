@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from bgeserve.batching.executor import Executor
+from bgeserve.caller import Caller
 from bgeserve.engine import EmbedderEngine
 from bgeserve.errors import ComputeError, DeadlineExceeded, ReplicaFull
 from bgeserve.observe import Kind, Observer
@@ -57,7 +58,7 @@ def _answer_calls(folder: Path, observer: Observer) -> None:
     engine = EmbedderEngine("tiny", EmbedderSettings(model=str(folder), dtype="float32", max_queue_s=60), observer)
     try:
         for lane in LANES:
-            asyncio.run(engine.encode(TEXTS, lane=lane))
+            asyncio.run(engine.encode(TEXTS, caller=Caller(lane)))
     finally:
         engine.close()
 

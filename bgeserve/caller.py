@@ -1,0 +1,20 @@
+"""Who waits for an answer, and for how long: goes with a request through every stage, and between processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bgeserve.deadline import NO_DEADLINE, Deadline
+from bgeserve.types import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    lane: Lane = "interactive"
+    deadline: Deadline = NO_DEADLINE
+    tenant: str = ""
+    """Whose work it is: tenants share a model fairly."""
+
+
+ANYONE = Caller()
+A_JOB = Caller("bulk")
