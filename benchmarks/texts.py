@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from bgeserve.sources import read_documents
+from bgeserve.types import titled
 
 
 def load_texts(path: Path | None = None) -> list[str]:
@@ -24,4 +25,4 @@ def _read(path: Path | None) -> list[str]:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if path is not None and (path / "corpus.jsonl").is_file():
         path = path / "corpus.jsonl"
-    return [document.text for document in read_documents("stdlib:" if path is None else str(path))]
+    return [titled(document.title, document.text) for document in read_documents("stdlib:" if path is None else str(path))]

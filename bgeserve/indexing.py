@@ -16,7 +16,7 @@ from bgeserve.caller import Caller
 from bgeserve.chunking import join_chunks
 from bgeserve.errors import BgeServeError, FingerprintMismatch, StaleWrite, TextTooLong
 from bgeserve.protocols import Embedder, Retriever
-from bgeserve.types import Chunk, Chunking, Document, Output, WriteResult
+from bgeserve.types import Chunk, Chunking, Document, Output, WriteResult, titled
 
 
 class IndexPipeline:
@@ -51,7 +51,7 @@ class IndexPipeline:
         try:
             chunks = await self._cut(changed)
             embeddings = await self._embedder.encode(
-                [chunk.text for chunk in chunks],
+                [titled(chunk.title, chunk.text) for chunk in chunks],
                 outputs=self._outputs,
                 input_type="document",
                 truncate=truncate,
@@ -81,9 +81,10 @@ class IndexPipeline:
 
 def whole(document: Document, chunking: Chunking | None = None) -> Chunk:
     """A document as its only chunk; its hash also says how it is going to be cut."""
-    content = json.dumps([document.text, dict(document.metadata), *([] if chunking is None else astuple(chunking))], sort_keys=True)
+    more = [*([document.title] if document.title else ()), *(() if chunking is None else astuple(chunking))]
+    content = json.dumps([document.text, dict(document.metadata), *more], sort_keys=True)
     content_hash = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-    return Chunk(document.id, 0, 0, len(document.text), document.text, document.metadata, content_hash)
+    return Chunk(document.id, 0, 0, len(document.text), document.text, document.metadata, content_hash, document.title)
 
 
 def documents_of(chunks: Sequence[Chunk]) -> list[Document]:
@@ -92,6 +93,6 @@ def documents_of(chunks: Sequence[Chunk]) -> list[Document]:
     for chunk in chunks:
         by_id.setdefault(chunk.document_id, []).append(chunk)
     return [
-        Document(id, join_chunks([each.text for each in parts], [each.start for each in parts]), parts[0].metadata)
+        Document(id, join_chunks([each.text for each in parts], [each.start for each in parts]), parts[0].metadata, parts[0].title)
         for id, parts in by_id.items()
     ]

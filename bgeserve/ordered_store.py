@@ -211,4 +211,5 @@ def _hit(chunk: Chunk, fused: Fused) -> Hit:
         chunk=chunk.n,
         start=chunk.start,
         end=chunk.end,
+        title=chunk.title,
     )

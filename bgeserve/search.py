@@ -16,7 +16,7 @@ from bgeserve.fusion import Fusion
 from bgeserve.protocols import Embedder, Reranker, Retriever, SearchRequest
 from bgeserve.settings import SearchSettings
 from bgeserve.splitting import gather_bounded
-from bgeserve.types import EmbedderOptions, Embeddings, Hit, Leg, Output, Query, Scores, SearchAnswer
+from bgeserve.types import EmbedderOptions, Embeddings, Hit, Leg, Output, Query, Scores, SearchAnswer, titled
 
 MAX_QUERIES_IN_FLIGHT = 8
 """Queries of one request that are reranked at a time."""
@@ -89,7 +89,7 @@ class SearchPipeline:
                 return []
             scores = await reranker.rerank(
                 query,
-                [hit.text for hit in hits],
+                [titled(hit.title, hit.text) for hit in hits],
                 truncate=request.truncate,
                 caller=request.caller,
             )

@@ -71,7 +71,8 @@ def _parse_line(line: bytes, where: str) -> Document:
     id = _string(row, "id" if "id" in row else "_id", where)
     title = _string(row, "title", where) if row.get("title") else ""
     text = _string(row, "text", where) if row.get("text") != "" else ""
-    return Document(id, "\n".join(part for part in (title, text) if part), _metadata(row.get("metadata"), where))
+    metadata = _metadata(row.get("metadata"), where)
+    return Document(id, text, metadata, title) if text else Document(id, title, metadata)
 
 
 def _refuse_constant(name: str) -> None:

@@ -119,6 +119,13 @@ class Document:
     id: str
     text: str
     metadata: Metadata = field(default_factory=dict[str, MetadataValue])
+    title: str = ""
+    """Goes before the text, and before each of its chunks, wherever the text is embedded, searched for words or reranked."""
+
+
+def titled(title: str, text: str) -> str:
+    """What the models and the index of words see."""
+    return f"{title}\n{text}" if title else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +139,8 @@ class Chunk:
     text: str
     metadata: Metadata
     content_hash: str
-    """Hash of the text and metadata: equal hashes under one fingerprint mean that nothing has to be embedded again."""
+    """Hash of text, title and metadata: equal hashes under one fingerprint mean that nothing has to be embedded again."""
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +176,7 @@ class Hit:
     chunk: int = 0
     start: int = 0
     end: int = 0
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from bgeserve.types import (
     Scores,
     SearchAnswer,
     WriteResult,
+    titled,
 )
 
 T = TypeVar("T")
@@ -151,7 +152,7 @@ def search_many(queries: Sequence[str], options: SearchOptions) -> Request[Searc
 
 
 def put_documents(collection: str, documents: Sequence[Document], options: ComputeOptions) -> Request[WriteResult]:
-    body = {"documents": [{"id": d.id, "text": d.text, "metadata": dict(d.metadata)} for d in documents]}
+    body = {"documents": [{"id": d.id, "title": d.title, "text": d.text, "metadata": dict(d.metadata)} for d in documents]}
     return _call("PUT", _documents(collection), answers.write_result, body, {"timeout_s": WRITE_TIMEOUT_S, **options})
 
 
@@ -194,7 +195,7 @@ def split_documents(documents: Iterable[Document]) -> Iterator[list[Document]]:
     batch: list[Document] = []
     size = 0
     for document in documents:
-        length = len(document.text.encode(errors="replace"))
+        length = len(titled(document.title, document.text).encode(errors="replace"))
         if batch and (len(batch) == MAX_PUT_DOCUMENTS or size + length > MAX_PUT_BYTES):
             yield batch
             batch, size = [], 0

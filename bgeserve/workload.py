@@ -25,6 +25,7 @@ from bgeserve.models.runtime import worker_init
 from bgeserve.models.scoring import Tokenized
 from bgeserve.settings import EmbedderSettings, ModelSettings, RerankerSettings
 from bgeserve.sources import read_documents
+from bgeserve.types import titled
 
 SAMPLE_TEXTS = 4000
 PASSAGES_PER_QUERY = 10
@@ -64,7 +65,7 @@ def sample_texts(source: str) -> list[str]:
 
     Raises InvalidRequest: not a source, or an empty one.
     """
-    texts = [document.text for document in read_documents(source)]
+    texts = [titled(document.title, document.text) for document in read_documents(source)]
     if not texts:
         raise InvalidRequest(f"{source} has no texts", field="source")
     random.Random(0).shuffle(texts)

@@ -14,11 +14,12 @@ import pytest
 from bgeserve.caller import A_JOB
 from bgeserve.chunking import Span, chunk_spans
 from bgeserve.errors import ComputeError, FingerprintMismatch
+from bgeserve.fusion import Fusion
 from bgeserve.indexing import IndexPipeline, documents_of, whole
 from bgeserve.protocols import WriteTicket
 from bgeserve.retrieval import StoreRetriever
 from bgeserve.store_settings import QdrantEdgeSettings
-from bgeserve.types import Chunk, Chunking, Document, Embeddings, ModelInfo
+from bgeserve.types import Chunk, Chunking, Document, Embeddings, ModelInfo, Query
 
 PUT: dict[str, Any] = {"truncate": True, "caller": A_JOB}
 
@@ -171,6 +172,22 @@ def test_the_content_hash_is_of_text_and_metadata_and_of_nothing_else() -> None:
     assert whole(Document("a", "text", {"x": 1, "y": [2, 1]})).content_hash != same
     assert whole(Document("a", "text!", {"x": 1, "y": [1, 2]})).content_hash != same
     assert whole(Document("a", "text", {"x": True, "y": [1, 2]})).content_hash != same
+
+
+async def test_a_title_goes_before_every_chunk_and_is_no_part_of_the_text(retriever: StoreRetriever) -> None:
+    embedder = CountingEmbedder()
+    pipeline = IndexPipeline(embedder, retriever, ["dense"], Chunking(max_tokens=6, overlap_tokens=0))
+    document = Document("a", LONG, {}, "Numbers")
+    await pipeline.put("default", [document], **PUT)
+    assert embedder.embedded == ["Numbers\nOne two three. Four five six. ", "Numbers\nSeven eight nine. Ten."]
+    assert documents_of(await retriever.get("default", ["a"])) == [document]
+    query = Query("numbers")
+    how: dict[str, Any] = {"fingerprint": None, "legs": ["full_text"], "fusion": Fusion(), "candidates": 10, "limit": 10}
+    ((hit,),) = await retriever.retrieve("default", [query], **how)
+    assert (hit.id, hit.title) == ("a", "Numbers")
+    assert (await pipeline.put("default", [document], **PUT)).unchanged == 1
+    assert (await pipeline.put("default", [Document("a", LONG, {}, "Other")], **PUT)).upserted == 1
+    assert await retriever.retrieve("default", [query], **how) == [[]]
 
 
 LONG = "One two three. Four five six. Seven eight nine. Ten."

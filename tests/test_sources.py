@@ -69,12 +69,12 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_jsonl_takes_id_or_underscore_id_and_puts_the_title_first(tmp_path: Path) -> None:
+def test_jsonl_takes_id_or_underscore_id_and_a_title(tmp_path: Path) -> None:
     path = write(
         tmp_path / "corpus.jsonl",
         '{"id": "a", "text": "one", "metadata": {"lines": 3, "tags": ["x", "y"]}}\n\n{"_id": "b", "title": "Two", "text": "two"}\n',
     )
-    assert list(read_documents(str(path))) == [Document("a", "one", {"lines": 3, "tags": ["x", "y"]}), Document("b", "Two\ntwo", {})]
+    assert list(read_documents(str(path))) == [Document("a", "one", {"lines": 3, "tags": ["x", "y"]}), Document("b", "two", {}, "Two")]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_documents_without_a_word_are_left_out_and_told(tmp_path: Path) -> None:
     path = write(tmp_path / "corpus.jsonl", '{"id": "a", "text": ""}\n{"id": "b", "title": "B", "text": ""}\n{"id": "c", "text": " \\n"}\n')
     write(tmp_path / "folder" / "empty.txt", " \n")
     empty: list[str] = []
-    assert [document.id for document in read_documents(str(path), empty.append)] == ["b"]
+    assert list(read_documents(str(path), empty.append)) == [Document("b", "B")]
     assert list(read_documents(str(tmp_path / "folder"), empty.append)) == []
     assert empty == [f"{path}:1", f"{path}:3", str(tmp_path / "folder" / "empty.txt")]
 

@@ -78,18 +78,21 @@ CheckedMetadata = Annotated[Metadata, PlainValidator(_check_metadata), WithJsonS
 class DocumentBody(Body):
     id: Id
     text: Text
+    title: str = ""
+    """Goes before the text, and before each of its chunks, for the models and for the words that full text finds."""
     metadata: CheckedMetadata = Field(default_factory=dict)
     """Values that filters can name."""
 
 
 class DocumentResponse(TypedDict):
     id: str
+    title: str
     text: str
     metadata: CheckedMetadata
 
 
 def _document(document: Document) -> DocumentResponse:
-    return {"id": document.id, "text": document.text, "metadata": dict(document.metadata)}
+    return {"id": document.id, "title": document.title, "text": document.text, "metadata": dict(document.metadata)}
 
 
 # -- PUT -------------------------------------------------------------------------------------------------------------------------------
@@ -121,7 +124,7 @@ class WriteUsage(TypedDict):
 class PutResponse(TypedDict):
     upserted: int
     unchanged: int
-    """Already stored with the same text and metadata: not embedded again."""
+    """Already stored with the same text, title and metadata: not embedded again."""
     truncated: list[str]
     """Ids of the documents that were cut at the model's limit before they were embedded; their stored text is whole."""
     usage: WriteUsage
@@ -130,7 +133,7 @@ class PutResponse(TypedDict):
 async def put_documents(call: Call, body: PutBody) -> Answer:
     written = await call.backend.put_documents(
         _collection(call),
-        [Document(document.id, document.text, document.metadata) for document in body.documents],
+        [Document(document.id, document.text, document.metadata, document.title) for document in body.documents],
         truncate=body.truncate,
         caller=call.caller("bulk"),
     )

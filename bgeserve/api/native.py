@@ -150,6 +150,7 @@ class SearchBody(Body):
 
 class HitResponse(TypedDict):
     id: str
+    title: str
     text: str
     score: float
     """What the list is ordered by."""
@@ -211,6 +212,7 @@ def _search_response(answer: SearchAnswer, *, single: bool) -> SearchResponse:
 def _hit(hit: Hit) -> HitResponse:
     return {
         "id": hit.id,
+        "title": hit.title,
         "text": hit.text,
         "score": hit.score,
         "metadata": dict(hit.metadata),

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bgeserve.cli.arguments import Subparsers, add_service_arguments, connect
 from bgeserve.cli.output import print_json, print_table
-from bgeserve.types import Hit
+from bgeserve.types import Hit, titled
 
 
 def add_parser(subparsers: Subparsers[Any]) -> None:
@@ -38,9 +38,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"results": [asdict(hit) for hit in hits], "timings_ms": answer.timings_ms, "tokens": answer.tokens})
         return 0
-    print_table(
-        ["", "score", "id", "text", "why"], [(i + 1, f"{hit.score:.4f}", hit.id, hit.text, _why(hit)) for i, hit in enumerate(hits)]
-    )
+    rows = [(i + 1, f"{hit.score:.4f}", hit.id, titled(hit.title, hit.text), _why(hit)) for i, hit in enumerate(hits)]
+    print_table(["", "score", "id", "text", "why"], rows)
     timings = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in answer.timings_ms.items())
     Console(stderr=True).print(f"{len(hits)} hits; {timings}", style="dim", highlight=False)
     return 0

@@ -18,7 +18,7 @@ from bgeserve.stores.bm25 import WordSplitter
 from bgeserve.stores.keys import chunk_key, document_key
 from bgeserve.stores.milvus_filter import TERMS, filterable
 from bgeserve.stores.terms import TERM_LENGTH
-from bgeserve.types import Chunk, Embeddings, SparseVector
+from bgeserve.types import Chunk, Embeddings, SparseVector, titled
 from bgeserve.vector_store import CollectionSchema
 
 MAX_BYTES = 65_535
@@ -68,7 +68,7 @@ def rows_of(chunks: Sequence[Chunk], embeddings: Embeddings, schema: CollectionS
 
 def chunk_of(row: dict[str, Any]) -> Chunk:
     record = json.loads(row["record"])
-    return Chunk(record["id"], row["n"], record["start"], record["end"], row["text"], record["metadata"], record["hash"])
+    return Chunk(record["id"], row["n"], record["start"], record["end"], row["text"], record["metadata"], record["hash"], record["title"])
 
 
 def document_id_of(row: dict[str, Any]) -> str:
@@ -83,14 +83,15 @@ def engine_sparse(vector: SparseVector) -> dict[int, float]:
 def _row(chunk: Chunk, splitter: WordSplitter) -> dict[str, Any]:
     # As text, numbers and flags come back with the types that they had.
     metadata = dict(chunk.metadata)
-    record = {"id": chunk.document_id, "start": chunk.start, "end": chunk.end, "metadata": metadata, "hash": chunk.content_hash}
+    place = {"start": chunk.start, "end": chunk.end}
+    record = {"id": chunk.document_id, "title": chunk.title, **place, "metadata": metadata, "hash": chunk.content_hash}
     return {
         "key": chunk_key(chunk),
         "document": document_key(chunk.document_id),
         "n": chunk.n,
         "text": chunk.text,
         "record": json.dumps(record, ensure_ascii=False),
-        "words": " ".join(splitter.words(chunk.text)),
+        "words": " ".join(splitter.words(titled(chunk.title, chunk.text))),
         TERMS: filterable(chunk.metadata),
     }
 

@@ -18,7 +18,7 @@ from bgeserve.stores.qdrant_points import INDEXED_FIELDS, chunk_of, first_chunks
 from bgeserve.stores.qdrant_shard import Condition, Lexicon, Point, Shard, Sparse, Stored, Vector
 from bgeserve.stores.ties import best_in_one_order
 from bgeserve.stores.validation import check_query, check_write
-from bgeserve.types import Chunk, Embeddings, Leg, Query, SparseVector
+from bgeserve.types import Chunk, Embeddings, Leg, Query, SparseVector, titled
 from bgeserve.vector_store import CollectionSchema, ScoredId
 
 S = TypeVar("S", bound=Shard)
@@ -97,7 +97,7 @@ class QdrantCollection(Generic[S]):
         return self.shard.count(first_chunks())
 
     def _point(self, chunk: Chunk, embeddings: Embeddings, row: int) -> Point:
-        vectors: dict[Leg, Vector] = {"full_text": self._words(chunk.text)}
+        vectors: dict[Leg, Vector] = {"full_text": self._words(titled(chunk.title, chunk.text))}
         if self.schema.dimensions is not None and embeddings.dense is not None:
             vectors["dense"] = embeddings.dense[row].tolist()
         if self.schema.has_sparse and embeddings.sparse is not None:
@@ -138,11 +138,11 @@ class QdrantCollection(Generic[S]):
         chunks = self.shard.count(None)
         if chunks < max(1, 2 * self._lexicon.measured_chunks):
             return
-        texts = (point.payload["text"] for point in self._points(None, ["text"]))
+        texts = (_titled(point) for point in self._points(None, ["title", "text"]))
         self._lexicon = Lexicon(mean_tokens(self.schema.language, texts), chunks)
         self._bm25 = Bm25Encoder(self.schema.language, self._lexicon.average_tokens)
-        for points in _batches(self._points(None, ["text"])):
-            vectors = {point.id: self._words(point.payload["text"]) for point in points}
+        for points in _batches(self._points(None, ["title", "text"])):
+            vectors = {point.id: self._words(_titled(point)) for point in points}
             self.shard.update_full_text({id: vector for id, vector in vectors.items() if vector.indices})
         self.shard.save(self.schema, self._lexicon)
 
@@ -157,6 +157,10 @@ class QdrantCollection(Generic[S]):
     def _delete(self, points: Iterable[str]) -> None:
         for some in _batches(points):
             self.shard.delete(some)
+
+
+def _titled(point: Stored) -> str:
+    return titled(point.payload["title"], point.payload["text"])
 
 
 def _sparse(vector: SparseVector) -> Sparse:

@@ -31,6 +31,7 @@ def payload_of(chunk: Chunk) -> dict[str, Any]:
         "start": chunk.start,
         "end": chunk.end,
         "text": chunk.text,
+        "title": chunk.title,
         # A string comes back as it was; a number could come back as one of another type.
         "metadata": json.dumps(dict(chunk.metadata)),
         "hash": chunk.content_hash,
@@ -39,7 +40,8 @@ def payload_of(chunk: Chunk) -> dict[str, Any]:
 
 
 def chunk_of(stored: Payload) -> Chunk:
-    return Chunk(stored["id"], stored["n"], stored["start"], stored["end"], stored["text"], json.loads(stored["metadata"]), stored["hash"])
+    metadata = json.loads(stored["metadata"])
+    return Chunk(stored["id"], stored["n"], stored["start"], stored["end"], stored["text"], metadata, stored["hash"], stored["title"])
 
 
 def of_documents(ids: Iterable[str], except_points: Iterable[str] = ()) -> Condition:

@@ -79,8 +79,9 @@ def check_id(id: str) -> None:
 def _check_chunk(chunk: Chunk) -> None:
     check_id(chunk.document_id)
     name = f"document {chunk.document_id!r}"
-    if not _is_unicode(chunk.text):
-        raise InvalidRequest(f"{name}: its text holds a lone surrogate, which is not valid Unicode", field="text")
+    for field, text in (("text", chunk.text), ("title", chunk.title)):
+        if not _is_unicode(text):
+            raise InvalidRequest(f"{name}: its {field} holds a lone surrogate, which is not valid Unicode", field=field)
     if not 0 <= chunk.n < MAX_CHUNKS or not 0 <= chunk.start <= chunk.end <= MAX_INTEGER:
         raise InvalidRequest(f"{name}: chunk {chunk.n} covers characters {chunk.start} to {chunk.end}", field="chunk")
     for field, value in chunk.metadata.items():

@@ -184,10 +184,16 @@ async def test_documents_are_put_got_paged_and_deleted(filled: httpx.AsyncClient
 
 async def test_ids_survive_a_url(http: httpx.AsyncClient) -> None:
     ids = ["a&b=c", "ü/ß", "a b+c", "100%", "#?"]
-    documents = [{"id": id, "text": "text", "metadata": {}} for id in ids]
+    documents = [{"id": id, "title": "", "text": "text", "metadata": {}} for id in ids]
     await ask(http, "PUT", "/v1/collections/default/documents", {"documents": documents})
     answer = await ask(http, "GET", "/v1/collections/default/documents", params={"id": ids})
     assert answer["documents"] == documents
+
+
+async def test_a_title_comes_back_as_it_was_sent(http: httpx.AsyncClient) -> None:
+    document = {"id": "a", "title": "Compression", "text": "read files", "metadata": {}}
+    await ask(http, "PUT", "/v1/collections/default/documents", {"documents": [document]})
+    assert (await ask(http, "GET", "/v1/collections/default/documents?id=a"))["documents"] == [document]
 
 
 async def test_a_document_that_was_cut_is_named_and_stored_whole(http: httpx.AsyncClient) -> None:
