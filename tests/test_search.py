@@ -185,17 +185,22 @@ async def test_nothing_found_is_an_answer_and_calls_no_reranker() -> None:
     assert reranker.calls == []
 
 
-async def test_a_stage_gets_what_is_left_of_the_deadline() -> None:
+async def test_every_stage_is_told_who_waits_and_for_how_long() -> None:
     class Slow(ScriptedRetriever):
         async def retrieve(self, collection: str, queries: Sequence[Query], **options: Any) -> list[list[Hit]]:
             await asyncio.sleep(0.05)
             return await super().retrieve(collection, queries, **options)
 
-    embedder = ScriptedEmbedder()
-    search = pipeline(embedder, Slow(HITS), {"r": ScriptedReranker(RERANKED)}, reranker="r")
+    class Punctual(ScriptedReranker):
+        async def rerank(self, query: str, passages: Sequence[str], **options: Any) -> Scores:
+            options["caller"].deadline.remaining_s()
+            return await super().rerank(query, passages, **options)
+
+    embedder, caller = ScriptedEmbedder(), Caller("bulk", Deadline(0.02), "nightly")
+    search = pipeline(embedder, Slow(HITS), {"r": Punctual(RERANKED)}, reranker="r")
     with pytest.raises(DeadlineExceeded, match=r"0\.02 s"):
-        await search.search(SearchRequest(["q"], caller=Caller(deadline=Deadline(0.02))))
-    assert 0 < embedder.calls[0]["caller"].deadline.remaining_s() <= 0.02
+        await search.search(SearchRequest(["q"], caller=caller))
+    assert embedder.calls[0]["caller"] == caller
 
 
 def test_blending_weighs_the_reranker_against_the_fused_score() -> None:

@@ -16,9 +16,14 @@ from bgeserve.types import Lane, ModelStatus
 from tests.api.backend import DIMENSIONS, FINGERPRINT, LAYERS, MAX_TOKENS, Stage, dense_of, sparse_of
 
 DOCUMENTS = [
-    {"id": "gzip", "text": "read and write compressed files", "metadata": {"module": "gzip", "lines": 300, "tags": ["files", "archive"]}},
-    {"id": "argparse", "text": "parse command line arguments", "metadata": {"module": "argparse", "lines": 900}},
-    {"id": "shlex", "text": "split a command like the shell", "metadata": {"module": "shlex", "lines": 40, "old": True}},
+    {
+        "id": "gzip",
+        "title": "",
+        "text": "read and write compressed files",
+        "metadata": {"module": "gzip", "lines": 300, "tags": ["files", "archive"]},
+    },
+    {"id": "argparse", "title": "", "text": "parse command line arguments", "metadata": {"module": "argparse", "lines": 900}},
+    {"id": "shlex", "title": "", "text": "split a command like the shell", "metadata": {"module": "shlex", "lines": 40, "old": True}},
 ]
 LONG = "word " * (MAX_TOKENS + 1)
 

@@ -158,7 +158,7 @@ BODIES: list[tuple[str, str, Any, str, list[str]]] = [
     ("PUT", DOCUMENTS, {"documents": [{"id": "", "text": "b"}]}, "documents[0].id", ["1 to 512", "not 0"]),
     ("PUT", DOCUMENTS, {"documents": [{"id": "x" * 513, "text": "b"}]}, "documents[0].id", ["1 to 512", "not 513"]),
     ("PUT", DOCUMENTS, {"documents": [{"id": "a", "text": " "}]}, "documents[0].text", ["white space"]),
-    ("PUT", DOCUMENTS, {"documents": [{**ID, "vector": [1]}]}, "documents[0].vector", ["not a field", "id, text, metadata"]),
+    ("PUT", DOCUMENTS, {"documents": [{**ID, "vector": [1]}]}, "documents[0].vector", ["not a field", "id, text, title, metadata"]),
     ("PUT", DOCUMENTS, {"documents": [ID, {"id": "b", "text": "b"}, ID]}, "documents[2].id", ["documents[0]", "'a'"]),
     ("PUT", DOCUMENTS, {"documents": [{**ID, "metadata": []}]}, "documents[0].metadata", ["object", "[]"]),
     ("PUT", DOCUMENTS, {"documents": [{**ID, "metadata": {"m": None}}]}, "documents[0].metadata.m", ["string, boolean or finite", "None"]),
