@@ -24,7 +24,8 @@ from bgeserve.evaluation import measure
 from bgeserve.protocols import Readiness
 from bgeserve.retrieval import StoreRetriever
 from bgeserve.service import SearchService, Service
-from bgeserve.settings import IngressSettings, QdrantEdgeSettings, SearchSettings
+from bgeserve.settings import IngressSettings, SearchSettings
+from bgeserve.store_settings import QdrantEdgeSettings
 from bgeserve.types import Document, Leg
 from tests.api.backend import HashingEmbedder, OverlapReranker, Switch
 from tests.api.serving import serving
