@@ -79,7 +79,7 @@ class Runner(Generic[T, R]):
                 )
                 computed = await asyncio.wrap_future(future)
         except TimeoutError:
-            raise DeadlineExceeded(f"the deadline of {timeout_s} s passed while this model was at work") from None
+            raise DeadlineExceeded(f"the deadline of {timeout_s:.2g} s passed while this model was at work") from None
         self._observe.record("tokenize_s", tokenize_s)
         timings_ms = {"tokenize": 1000 * tokenize_s, "wait": 1000 * computed.wait_s, "forward": 1000 * computed.compute_s}
         return Answered(items, computed.results, timings_ms)
