@@ -122,7 +122,7 @@ def row(cell: Cell, name: str, measured: Measured) -> list[str]:
 
 def plot(names: Sequence[str], cells: Sequence[Cell], measured: Measured) -> Bars:
     most = max((cell.clients for cell in cells if cell.clients <= SATURATING_CLIENTS), default=cells[0].clients)
-    some = [cell for cell in cells if cell.clients == most and any(measured.get((cell, name)) for name in names)]
+    some = [cell for cell in cells if cell.clients == most and all(measured.get((cell, name)) for name in names)]
     shown = {cell: f"{cell.texts} texts a request" for cell in some}
     series = {
         name: {label: median(_tok_s(cell, name, measured)) for cell, label in shown.items() if measured.get((cell, name))} for name in names
