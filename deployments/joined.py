@@ -56,7 +56,17 @@ class _Sent:
     """Calls on their way to one replica, by id; those that were answered or called off are taken out."""
 
     calls: dict[str, _Waiting]
-    response: Any
+    task: asyncio.Task[None] | None = None
+
+
+async def send_alone(handle: DeploymentHandle[Any], method: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    """One call as it is, which the replica drops when its caller goes away."""
+    response = getattr(handle, method).remote(*args, **keywords)
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
 
 
 class JoinedCalls:
@@ -67,7 +77,8 @@ class JoinedCalls:
         self._handle = handle
         self._stream = handle.options(stream=True)
         self._max_call_bytes = max_call_bytes
-        self._names = (f"{os.urandom(8).hex()}-{n}" for n in count())
+        prefix = os.urandom(8).hex()  # replicas tell the calls of several callers apart
+        self._names = (f"{prefix}-{n}" for n in count())
         self._waiting: list[_Waiting] = []
         self._sending: asyncio.Handle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,28 +111,27 @@ class JoinedCalls:
             self._sending = None
         # A call that has just been called off takes itself out a moment later.
         waiting, self._waiting = [one for one in self._waiting if not one.answer.done()], []
-        if len(waiting) == 1:
-            call = waiting[0].call
-            response = getattr(self._handle, call.method).remote(*call.args, **call.keywords)
-            sent = _Sent({call.id: waiting[0]}, response)
-            self._start(sent, self._receive_one(sent, waiting[0]))
-        elif waiting:
-            sent = _Sent({one.call.id: one for one in waiting}, self._stream.answer_joined.remote([one.call for one in waiting]))
-            self._start(sent, self._receive_each(sent))
+        if not waiting:
+            return
+        sent = _Sent({one.call.id: one for one in waiting})
+        for one in waiting:
+            one.sent = sent
+        calls = [one.call for one in waiting]
+        sent.task = asyncio.get_running_loop().create_task(self._alone(sent, *calls) if len(calls) == 1 else self._together(sent, calls))
+        self._tasks.add(sent.task)
+        sent.task.add_done_callback(partial(self._ended, sent))
 
-    def _start(self, sent: _Sent, receiving: Any) -> None:
-        for waiting in sent.calls.values():
-            waiting.sent = sent
-        task = asyncio.get_running_loop().create_task(receiving)
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._ended, sent))
+    async def _alone(self, sent: _Sent, call: JoinedCall) -> None:
+        self._settle(sent, [(call.id, await send_alone(self._handle, call.method, call.args, call.keywords))])
 
-    async def _receive_one(self, sent: _Sent, waiting: _Waiting) -> None:
-        self._settle(sent, [(waiting.call.id, await sent.response)])
-
-    async def _receive_each(self, sent: _Sent) -> None:
-        async for answers in sent.response:
-            self._settle(sent, answers)
+    async def _together(self, sent: _Sent, calls: Sequence[JoinedCall]) -> None:
+        response: Any = self._stream.answer_joined.remote(calls)  # a generator, since it is of the handle with stream=True
+        try:
+            async for answers in response:
+                self._settle(sent, answers)
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
 
     def _settle(self, sent: _Sent, answers: Sequence[tuple[str, Any]]) -> None:
         for id, answer in answers:
@@ -144,7 +154,8 @@ class JoinedCalls:
             self._waiting.remove(waiting)
         elif waiting.sent is not None and waiting.sent.calls.pop(waiting.call.id, None):
             if not waiting.sent.calls:
-                waiting.sent.response.cancel()
+                if waiting.sent.task is not None:
+                    waiting.sent.task.cancel()
                 return
             if not self._gone:
                 asyncio.get_running_loop().call_later(FORGET_WITHIN_S, self._forget)

@@ -19,7 +19,7 @@ from bgeserve.caller import ANYONE, Caller
 from bgeserve.deadline import Deadline
 from bgeserve.errors import BgeServeError, DeadlineExceeded, Overloaded, ReplicaFull, Unavailable
 from bgeserve.types import Embeddings, Output
-from deployments.joined import MAX_JOINED_BYTES, JoinedCalls
+from deployments.joined import MAX_JOINED_BYTES, JoinedCalls, send_alone
 from deployments.refusals import Refusals
 
 MAX_GRPC_BYTES = 3 * 2**20
@@ -89,20 +89,11 @@ class Remote:
         if payload_bytes > MAX_GRPC_BYTES:
             return self._send_by_reference
         if self._joined is None or payload_bytes > MAX_JOINED_BYTES:
-            return partial(_send_alone, self._by_value)
+            return partial(send_alone, self._by_value)
         return partial(self._joined.call, text_bytes=text_bytes)
 
     async def _send_by_reference(self, method: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-        return await _send_alone(self._by_reference, method, args, keywords)
-
-
-async def _send_alone(handle: DeploymentHandle[Any], method: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-    response = getattr(handle, method).remote(*args, **keywords)
-    try:
-        return await response
-    except asyncio.CancelledError:
-        response.cancel()
-        raise
+        return await send_alone(self._by_reference, method, args, keywords)
 
 
 async def _answer(ask: Callable[[], Coroutine[Any, Any, Any]], deadline: Deadline) -> Any:

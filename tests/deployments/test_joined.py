@@ -116,6 +116,19 @@ async def test_a_caller_who_goes_away_is_forgotten_and_the_others_are_not() -> N
     assert handle.replica._joined == {}
 
 
+async def test_what_cannot_be_sent_is_said_to_everyone_who_waits() -> None:
+    class Broken(FakeHandle):
+        def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            raise RuntimeError("the handle was shut down")
+
+        def options(self, **_: Any) -> FakeHandle:
+            return self
+
+    for texts in (["a"], ["a", "b"]):
+        answers = await asyncio.gather(*start(joined(Broken([])), texts), return_exceptions=True)
+        assert [str(answer) for answer in answers] == ["the handle was shut down"] * len(texts)
+
+
 async def test_a_caller_who_goes_away_before_the_call_does_is_never_sent() -> None:
     handle = FakeHandle([answer])
     calls = joined(handle)
