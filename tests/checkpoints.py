@@ -90,7 +90,8 @@ def make_bge_m3(path: Path, *, max_tokens: int = 1024, seed: int = 0) -> Path:
 
 def make_reranker(path: Path, *, max_tokens: int = 512, seed: int = 0) -> Path:
     """An XLM-RoBERTa sequence classifier with one label, like bge-reranker-base, -large and -v2-m3."""
-    tokenizer = _unigram()
+    # FlagEmbedding goes from ids to text and back, so all characters of `bge-serve verify`'s texts must be in the vocabulary.
+    tokenizer = _unigram((*TEXTS, *VERIFIED))
     config = _xlm_roberta_config(tokenizer, max_tokens, num_labels=1)
     _save_model(path, XLMRobertaForSequenceClassification, config, seed)
     _save_unigram(path, tokenizer, max_tokens)
@@ -208,11 +209,10 @@ def _wordpiece() -> Tokenizer:
 
 
 @cache
-def _unigram() -> Tokenizer:
+def _unigram(texts: tuple[str, ...] = TEXTS) -> Tokenizer:
     """Vocabulary in XLM-RoBERTa's order: <s> 0, <pad> 1, </s> 2, <unk> 3, pieces, <mask>."""
-    # FlagEmbedding's rerankers go from ids to text and back, so a text of `bge-serve verify` must have all its characters here.
     # Without a normalizer: transformers 5 builds XLM-R's tokenizer anew and keeps none but SentencePiece's own, which nothing here trains.
-    counts = _pieces_of([f"▁{word}" for text in (*TEXTS, *VERIFIED) for word in text.split()])
+    counts = _pieces_of([f"▁{word}" for text in texts for word in text.split()])
     total = sum(counts.values())
     vocabulary = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
     vocabulary += [(piece, math.log(count / total)) for piece, count in counts.items()]
