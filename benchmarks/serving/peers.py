@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.serving.environments import Environment, Unavailable
-from benchmarks.serving.processes import Program
-from benchmarks.serving.systems import MODEL_NAME, Place, System, free_port, ready
+from benchmarks.serving.processes import Program, free_port
+from benchmarks.serving.systems import MODEL_NAME, Place, System, ready
 from benchmarks.serving.targets import Server, Target
 
 INFINITY = Environment("infinity", "3.11", ("torch==2.13.0", "infinity-emb[torch,server,optimum]==0.0.78"))

