@@ -9,9 +9,10 @@ from pydantic import AfterValidator, BeforeValidator, FailFast, Field, PlainVali
 from typing_extensions import TypedDict
 
 from bgeserve.api.operation import Answer, Call, Operation
-from bgeserve.api.schema import Body, CollectionName, JsonFilter, Nothing, Text, brief, check_items, limits_of, parse, refuse
+from bgeserve.api.schema import Body, JsonFilter, Nothing, Text, brief, check_items, limits_of, parse, refuse
 from bgeserve.errors import InvalidRequest
 from bgeserve.filters import MAX_INTEGER
+from bgeserve.strict import CollectionName
 from bgeserve.types import Document, Leg, Metadata
 
 MAX_ID_CHARACTERS = 512

@@ -18,6 +18,7 @@ from bgeserve.errors import StorageFull, StoreError
 FORMAT = 1
 _MANIFEST = "store.json"
 _LOCK = "lock"
+_ALIASES = "aliases.json"
 
 
 class StoreFolder:
@@ -42,6 +43,19 @@ class StoreFolder:
                 f"the disk of store.path {self.path} has {free_bytes} bytes left; "
                 f"nothing is written while that is under min_free_bytes: {min_free_bytes}"
             )
+
+    def aliases(self) -> dict[str, str]:
+        """Which collection each alias names. Raises StoreError when that cannot be read."""
+        file = self.path / _ALIASES
+        try:
+            return dict(json.loads(file.read_text())) if file.exists() else {}
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{file} cannot be read as a store's aliases: {error!r}", field="path") from error
+
+    def keep_alias(self, alias: str, collection: str | None) -> None:
+        """Durably; None: it goes away."""
+        others = {name: named for name, named in self.aliases().items() if name != alias}
+        write_json(self.path / _ALIASES, others if collection is None else {**others, alias: collection})
 
     def close(self) -> None:
         os.close(self._lock)

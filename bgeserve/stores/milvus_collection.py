@@ -52,7 +52,7 @@ class MilvusCollection:
         """Open what is there. `stored_as`: its name in Milvus."""
         self._client = client
         self._engine = engine
-        self._stored_as = stored_as
+        self.stored_as = stored_as
         self._name = name
         self.schema = schema
         self._splitter = WordSplitter(schema.language)
@@ -70,7 +70,7 @@ class MilvusCollection:
         return cls(client, engine, stored_as, name, schema)
 
     def drop(self) -> None:
-        self._call(self._client.drop_collection, self._stored_as)
+        self._call(self._client.drop_collection, self.stored_as)
 
     def upsert(self, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
         check_write(self.schema, chunks, embeddings)
@@ -80,7 +80,7 @@ class MilvusCollection:
             self._has_rows = True
             if self._most_terms is not None:
                 self._most_terms = max(self._most_terms, *(len(row["terms"]) for row in some))
-            self._call(self._client.upsert, self._stored_as, some)
+            self._call(self._client.upsert, self.stored_as, some)
         # Chunks that longer versions of these documents had beyond the present end.
         written = {chunk_key(chunk) for chunk in chunks}
         self._delete(row["key"] for row in self._of_documents({chunk.document_id for chunk in chunks}, []) if row["key"] not in written)
@@ -118,7 +118,7 @@ class MilvusCollection:
         where = "" if filter is None else expression(filter, self._most_terms)
 
         def best(count: int) -> list[ScoredId]:
-            answer = self._call(self._client.search, self._stored_as, [vector], filter=where, limit=count, anns_field=leg)
+            answer = self._call(self._client.search, self.stored_as, [vector], filter=where, limit=count, anns_field=leg)
             # A hit has its id as an attribute; as an item it is called as the field is, or not, as the server likes.
             found = cast("list[Any]", answer[0])
             scored = [ScoredId(hit.id, hit.distance) for hit in found]
@@ -146,7 +146,7 @@ class MilvusCollection:
     def _make_searchable(self) -> None:
         """What a creation that was killed may have left undone: indexes, and loading, without which nothing is found."""
         indexes = MilvusClient.prepare_index_params()
-        present = set(self._call(self._client.list_indexes, self._stored_as))
+        present = set(self._call(self._client.list_indexes, self.stored_as))
         wanted = {"full_text": ("SPARSE_INVERTED_INDEX", "BM25")}
         if self.schema.dimensions is not None:
             wanted["dense"] = (self._engine.dense_index, "COSINE")
@@ -157,9 +157,9 @@ class MilvusCollection:
                 indexes.add_index(field, kind, field, metric_type=metric)
         if len(indexes):
             # Loading waits for them; waiting here takes half a second for each.
-            self._call(self._client.create_index, self._stored_as, indexes, sync=False)
+            self._call(self._client.create_index, self.stored_as, indexes, sync=False)
         # Without a limit of time: Lite reads all rows into memory, 8,000 a second.
-        call(self._name, self._client.load_collection, self._stored_as)
+        call(self._name, self._client.load_collection, self.stored_as)
 
     def _measure_terms(self) -> int:
         """The most keywords that any row has, by bisection."""
@@ -187,14 +187,14 @@ class MilvusCollection:
         if not self._has_rows:
             return []
         query = self._client.query
-        return list(self._call(query, self._stored_as, where, ["key", *fields], limit=limit, reduce_stop_for_best=True))
+        return list(self._call(query, self.stored_as, where, ["key", *fields], limit=limit, reduce_stop_for_best=True))
 
     def _count(self, where: str) -> int:
-        return self._call(self._client.query, self._stored_as, where, ["count(*)"])[0]["count(*)"]
+        return self._call(self._client.query, self.stored_as, where, ["count(*)"])[0]["count(*)"]
 
     def _delete(self, keys: Iterable[str]) -> None:
         for some in _batches(keys):
-            self._call(self._client.delete, self._stored_as, ids=some)
+            self._call(self._client.delete, self.stored_as, ids=some)
 
     def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return call(self._name, function, *args, timeout=self._engine.timeout_s, **kwargs)

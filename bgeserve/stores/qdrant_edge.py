@@ -31,6 +31,7 @@ class QdrantEdgeStore(NamedCollections[QdrantCollection[EdgeShard]]):
             for path in sorted(self._root.iterdir()):
                 if EdgeShard.exists(path):
                     self._collections[path.name] = self._open(path.name)
+            self._aliases = self._folder.aliases()
         except BaseException:
             self.close()
             raise
@@ -47,6 +48,9 @@ class QdrantEdgeStore(NamedCollections[QdrantCollection[EdgeShard]]):
         for collection in self._collections.values():
             collection.shard.close()
         self._folder.close()
+
+    def _keep_alias(self, alias: str, collection: str | None) -> None:
+        self._folder.keep_alias(alias, collection)
 
     def _make(self, name: str, schema: CollectionSchema) -> QdrantCollection[EdgeShard]:
         shard = EdgeShard.create(self._root / name, schema)

@@ -12,15 +12,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from bgeserve.errors import FingerprintMismatch, InvalidRequest
 from bgeserve.filters import MAX_INTEGER
-from bgeserve.strict import Name
+from bgeserve.strict import CollectionName
 from bgeserve.types import Chunk, Embeddings, Float32Array, Leg, Query, SparseVector
 from bgeserve.vector_store import CollectionSchema
 
 MAX_CHUNKS = 2**32
 """Per document."""
 
-_collection_name = TypeAdapter[str](Name)
-"""Per document."""
+_collection_name = TypeAdapter[str](CollectionName)
 
 
 def check_write(schema: CollectionSchema, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
@@ -61,13 +60,13 @@ def check_query(schema: CollectionSchema, leg: Leg, query: Query) -> None:
         _check_sparse(query.sparse, "the query")
 
 
-def check_collection_name(collection: str) -> None:
+def check_collection_name(collection: str, what: str = "a collection") -> None:
     try:
         _collection_name.validate_python(collection)
     except ValidationError as error:
         raise InvalidRequest(
-            f"a collection's name is 1 to 128 letters, digits, '.', '_' and '-', beginning with a letter or digit; not {collection!r}",
-            field="collection",
+            f"{what}'s name is 1 to 128 letters, digits, '.', '_', '@' and '-', beginning with a letter or digit; not {collection!r}",
+            field=what.split()[-1],
         ) from error
 
 
