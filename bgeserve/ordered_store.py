@@ -9,13 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from bgeserve.errors import InvalidRequest, NotFound, StoreError
+from bgeserve.errors import Conflict, InvalidRequest, NotFound
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fused, Fusion, fuse
+from bgeserve.splitting import select_embeddings
 from bgeserve.stores.validation import check_collection_name, check_fingerprint, check_id, check_write
-from bgeserve.types import LEGS, Chunk, CollectionInfo, Embeddings, Hit, Leg, Query
+from bgeserve.types import LEGS, Chunk, CollectionInfo, EmbeddedChunks, Embeddings, Hit, Leg, Query
 from bgeserve.vector_store import CollectionSchema, VectorStore
 from bgeserve.write_order import WriteOrder
 
@@ -33,14 +32,9 @@ class OrderedStore:
         # What a killed owner had written but not synced is back from the log, and would be taken for durable.
         store.flush()
 
-    def require_fingerprint(self, fingerprint: str) -> None:
-        """Raises StoreError when a collection holds vectors of another model."""
-        for collection in self._store.collections():
-            schema = self._store.schema(collection)
-            if schema is not None and schema.fingerprint != fingerprint:
-                raise StoreError(
-                    f"collection {collection!r} holds vectors of {schema.fingerprint}; the embedder is {fingerprint}", field="path"
-                )
+    def resolve(self, name: str) -> str:
+        """The collection that an alias names; any other name is its own. No step: one look, which may be taken from any thread."""
+        return self._store.aliases().get(name, name)
 
     def search(
         self,
@@ -77,7 +71,8 @@ class OrderedStore:
             start += len(some)
         return list(hits.values())
 
-    def begin_write(self, collection: str, fingerprint: str, ids: Sequence[str]) -> int:
+    def begin_write(self, collection: str, fingerprint: str, ids: Sequence[str]) -> tuple[int, bool]:
+        """Its sequence number, and whether there is no such collection yet."""
         check_collection_name(collection)
         for id in ids:
             check_id(id)
@@ -85,7 +80,7 @@ class OrderedStore:
         schema = self._store.schema(collection)
         if schema is not None:
             check_fingerprint(schema, fingerprint)
-        return self._order(collection).begin(ids, time.monotonic())
+        return self._order(collection).begin(ids, time.monotonic()), schema is None
 
     def mark_unchanged(self, collection: str, sequence: int, content_hashes: Mapping[str, str]) -> set[str]:
         """Those of a write's documents that are stored already: it has taken effect on them."""
@@ -100,8 +95,7 @@ class OrderedStore:
         """Check a whole write before any of it is applied, and make the collection that it begins."""
         left = self._order(collection).applicable(sequence, {chunk.document_id for chunk in chunks})
         existing = self._store.schema(collection)
-        dimensions = None if embeddings.dense is None else int(embeddings.dense.shape[-1])
-        schema = existing or CollectionSchema(embeddings.fingerprint, dimensions, embeddings.sparse is not None, self._language)
+        schema = existing or self._schema_for(embeddings)
         check_write(schema, chunks, embeddings)
         if existing is None and left:
             self._store.create(collection, schema)
@@ -112,8 +106,19 @@ class OrderedStore:
         ids = order.applicable(sequence, {chunks[row].document_id for row in rows})
         kept = [row for row in rows if chunks[row].document_id in ids]
         if kept:
-            self._store.upsert(collection, [chunks[row] for row in kept], _select(embeddings, kept))
+            self._store.upsert(collection, [chunks[row] for row in kept], select_embeddings(embeddings, kept))
         order.applied(sequence, ids)
+
+    def create(self, collection: str, like: Embeddings) -> None:
+        check_collection_name(collection)
+        schema = self._store.schema(collection)
+        if schema is None:
+            self._store.create(collection, self._schema_for(like))
+        elif schema.fingerprint != like.fingerprint:
+            raise Conflict(
+                f"collection {collection!r} is there, for vectors of {schema.fingerprint}; asked for was one for {like.fingerprint}",
+                field="collection",
+            )
 
     def begin_delete(self, collection: str, ids: Sequence[str] | None, filter: Filter | None) -> tuple[int, list[str]]:
         """Its sequence number, and the documents that it is about: a filter selects among what is stored now."""
@@ -157,22 +162,57 @@ class OrderedStore:
         ids, following = self._store.scroll(collection, limit, after)
         return self._store.get(collection, ids), following
 
+    def export(self, collection: str, limit: int, after: str | None) -> tuple[EmbeddedChunks, str | None]:
+        if self._existing(collection) is None:
+            raise NotFound(f"collection {collection!r} holds nothing yet", field="collection")
+        ids, following = self._store.scroll(collection, limit, after)
+        return EmbeddedChunks(*self._store.export(collection, ids)), following
+
     def describe(self, collection: str) -> CollectionInfo:
         schema = self._existing(collection)
         state = "indexing" if self._order(collection).has_open_writes(time.monotonic()) else "ready"
         if schema is None:
             return CollectionInfo(collection, 0, None, state, ())
         has = {"dense": schema.dimensions is not None, "sparse": schema.has_sparse, "full_text": True}
-        return CollectionInfo(collection, self._store.count(collection), schema.fingerprint, state, [leg for leg in LEGS if has[leg]])
+        return CollectionInfo(
+            collection,
+            self._store.count(collection),
+            schema.fingerprint,
+            state,
+            legs=[leg for leg in LEGS if has[leg]],
+            aliases=sorted(alias for alias, named in self._store.aliases().items() if named == collection),
+        )
 
-    def collections(self) -> list[str]:
-        return sorted({DEFAULT_COLLECTION, *self._store.collections()})
+    def collections(self) -> list[CollectionInfo]:
+        named = {self.resolve(DEFAULT_COLLECTION), *self._store.collections()}
+        return [self.describe(collection) for collection in sorted(named)]
+
+    def aliases(self) -> dict[str, str]:
+        return dict(self._store.aliases())
+
+    def set_alias(self, alias: str, collection: str) -> str | None:
+        order = self._orders.get(alias)
+        if order is not None and order.has_open_writes(time.monotonic()):
+            raise Conflict(f"{alias!r} is a collection that is being written: an alias needs a name of its own", field="alias")
+        before = self._store.aliases().get(alias)
+        self._store.set_alias(alias, collection)
+        return before
+
+    def remove_alias(self, alias: str) -> str:
+        before = self._store.aliases().get(alias, "")
+        self._store.remove_alias(alias)
+        return before
 
     def flush(self) -> None:
         self._store.flush()
 
     def close(self) -> None:
         self._store.close()
+
+    def _schema_for(self, embeddings: Embeddings) -> CollectionSchema:
+        """Of a collection that these vectors begin."""
+        dimensions = None if embeddings.dense is None else int(embeddings.dense.shape[-1])
+        return CollectionSchema(embeddings.fingerprint, dimensions, embeddings.sparse is not None, self._language)
 
     def _existing(self, collection: str) -> CollectionSchema | None:
         schema = self._store.schema(collection)
@@ -187,17 +227,6 @@ class OrderedStore:
         """Of a collection that is not there, and that no open write will make, nothing has to be remembered."""
         if self._store.schema(collection) is None and not self._order(collection).has_open_writes(time.monotonic()):
             del self._orders[collection]
-
-
-def _select(embeddings: Embeddings, rows: Sequence[int]) -> Embeddings:
-    """The dense and sparse vectors of some of the texts; a store keeps no others."""
-    return Embeddings(
-        embeddings.fingerprint,
-        tokens=[embeddings.tokens[row] for row in rows],
-        truncated=[embeddings.truncated[row] for row in rows],
-        dense=None if embeddings.dense is None else embeddings.dense[np.asarray(rows)],
-        sparse=None if embeddings.sparse is None else [embeddings.sparse[row] for row in rows],
-    )
 
 
 def _hit(chunk: Chunk, fused: Fused) -> Hit:

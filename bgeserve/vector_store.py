@@ -83,6 +83,10 @@ class VectorStore(Protocol):
         """In the order of the ids, each document's chunks in theirs."""
         ...
 
+    def export(self, collection: str, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]:
+        """As `get`, with the vectors as they were stored; tokens are 0 and truncated False."""
+        ...
+
     def content_hashes(self, collection: str, document_ids: Sequence[str]) -> dict[str, str]:
         """Of the documents that are stored whole: the hash that all their chunks carry."""
         ...

@@ -350,7 +350,7 @@ class TestAliases:
 
     def test_a_collection_that_an_alias_names_is_not_dropped(self, store: VectorStore) -> None:
         store.set_alias("latest", "docs")
-        with pytest.raises(Conflict, match="'docs'.*'latest'"):
+        with pytest.raises(Conflict, match=r"'docs'.*'latest'"):
             store.drop("docs")
         store.remove_alias("latest")
         store.drop("docs")
