@@ -11,20 +11,20 @@ import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from bgeserve.errors import InvalidRequest, SettingsError
 from bgeserve.types import Chunk, EmbeddedChunks, Embeddings, Float32Array, SparseVector
 
-if TYPE_CHECKING:
-    import pyarrow
-
 FORMAT = 1
 ROW_GROUP_CHUNKS = 512
 """What reading and writing hold in memory at a time."""
 _METADATA = b"bge_serve"
+
+RecordBatch = Any
+"""pyarrow's, which has no types."""
 
 
 def require_pyarrow() -> None:
@@ -41,9 +41,11 @@ class ChunkFileWriter:
         self._collection = collection
         self._partial = path.with_name(path.name + ".part")
         self._writer: Any = None
-        self._waiting: list[pyarrow.RecordBatch] = []
+        self._waiting: list[RecordBatch] = []
 
     def write(self, documents: EmbeddedChunks) -> None:
+        if not documents.chunks:
+            return
         self._waiting.append(_rows(documents, self._collection))
         if sum(rows.num_rows for rows in self._waiting) >= ROW_GROUP_CHUNKS:
             self._write_group()
@@ -65,10 +67,12 @@ class ChunkFileWriter:
             self._write_group()
         if self._writer is not None:
             self._writer.close()
-            if kind is None:
-                self._partial.replace(self._path)
-            else:
-                self._partial.unlink()
+        if kind is not None:
+            self._partial.unlink(missing_ok=True)
+        elif self._writer is None:
+            raise InvalidRequest(f"collection {self._collection!r} has no documents to be exported", field="collection")
+        else:
+            self._partial.replace(self._path)
 
 
 class ChunkFile:
@@ -97,7 +101,7 @@ class ChunkFile:
             yield EmbeddedChunks(_chunks(rows), _embeddings(rows, self.fingerprint))
 
 
-def _rows(documents: EmbeddedChunks, collection: str) -> pyarrow.RecordBatch:
+def _rows(documents: EmbeddedChunks, collection: str) -> RecordBatch:
     import pyarrow
 
     chunks, embeddings = documents.chunks, documents.embeddings
@@ -140,13 +144,13 @@ def _lists(values: Any, lengths: list[int]) -> Any:
     return pyarrow.ListArray.from_arrays(pyarrow.array(np.cumsum([0, *lengths]), pyarrow.int32()), values)
 
 
-def _chunks(rows: pyarrow.RecordBatch) -> list[Chunk]:
+def _chunks(rows: RecordBatch) -> list[Chunk]:
     named = ("id", "n", "start", "end", "text", "metadata", "content_hash", "title")
     found = zip(*(rows.column(name).to_pylist() for name in named), strict=True)
     return [Chunk(id, n, start, end, text, json.loads(said), hash, title) for id, n, start, end, text, said, hash, title in found]
 
 
-def _embeddings(rows: pyarrow.RecordBatch, fingerprint: str) -> Embeddings:
+def _embeddings(rows: RecordBatch, fingerprint: str) -> Embeddings:
     has = set(rows.schema.names)
     return Embeddings(
         fingerprint,
@@ -163,6 +167,6 @@ def _matrix(lists: Any) -> Float32Array:
     return values.reshape(len(lists), -1)
 
 
-def _sparse(rows: pyarrow.RecordBatch) -> list[SparseVector]:
+def _sparse(rows: RecordBatch) -> list[SparseVector]:
     pairs = zip(rows.column("sparse_indices"), rows.column("sparse_values"), strict=True)
     return [SparseVector(np.asarray(indices.values, np.uint32), np.asarray(values.values, np.float32)) for indices, values in pairs]

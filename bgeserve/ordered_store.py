@@ -6,6 +6,7 @@ does not know when it runs, nor when what it wrote reaches the disk (`retrieval.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 
@@ -18,16 +19,21 @@ from bgeserve.types import LEGS, Chunk, CollectionInfo, EmbeddedChunks, Embeddin
 from bgeserve.vector_store import CollectionSchema, VectorStore
 from bgeserve.write_order import WriteOrder
 
+log = logging.getLogger(__name__)
+
 DEFAULT_COLLECTION = "default"
 """Is there, and empty, before its first write."""
 
 
 class OrderedStore:
-    """Owns `store` and the open writes of its collections. `language`: of the collections that it makes."""
+    """Owns `store` and the open writes of its collections. `language`: of the collections that it makes; `measured_documents`: above
+    which one is warned of."""
 
-    def __init__(self, store: VectorStore, language: str | None) -> None:
+    def __init__(self, store: VectorStore, language: str | None, measured_documents: int | None = None) -> None:
         self._store = store
         self._language = language
+        self._measured_documents = measured_documents
+        self._warned: set[str] = set()
         self._orders: dict[str, WriteOrder] = {}
         # What a killed owner had written but not synced is back from the log, and would be taken for durable.
         store.flush()
@@ -174,14 +180,28 @@ class OrderedStore:
         if schema is None:
             return CollectionInfo(collection, 0, None, state, ())
         has = {"dense": schema.dimensions is not None, "sparse": schema.has_sparse, "full_text": True}
+        count = self._store.count(collection)
         return CollectionInfo(
             collection,
-            self._store.count(collection),
+            count,
             schema.fingerprint,
             state,
             legs=[leg for leg in LEGS if has[leg]],
             aliases=sorted(alias for alias, named in self._store.aliases().items() if named == collection),
+            warning=self._warning(collection, count),
         )
+
+    def _warning(self, collection: str, documents: int) -> str | None:
+        if self._measured_documents is None or documents <= self._measured_documents:
+            return None
+        warning = (
+            f"{documents:,} documents are more than the {self._measured_documents:,} up to which an embedded store was measured: "
+            f"move them to a server with `bge-serve export {collection} FILE` here and `bge-serve import FILE` at a service over it"
+        )
+        if collection not in self._warned:
+            self._warned.add(collection)
+            log.warning("collection %r: %s", collection, warning)
+        return warning
 
     def collections(self) -> list[CollectionInfo]:
         named = {self.resolve(DEFAULT_COLLECTION), *self._store.collections()}

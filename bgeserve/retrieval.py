@@ -164,7 +164,7 @@ class StoreRetriever:
 def _open(settings: StoreSettings) -> OrderedStore:
     store = open_store(settings)
     try:
-        return OrderedStore(store, settings.language)
+        return OrderedStore(store, settings.language, settings.measured_documents)
     except BaseException:
         store.close()
         raise

@@ -425,6 +425,22 @@ class TestCollections:
         await retriever.finish_write("docs", second, newer, embed(newer))
         assert await retriever.get("docs", ["a", "b"]) == newer
 
+    async def test_one_that_outgrows_what_was_measured_is_warned_of_once_in_the_log(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("bgeserve.store_settings.MEASURED_DOCUMENTS", 2)
+        retriever = StoreRetriever(settings(tmp_path))
+        await put(retriever, chunk("a"), chunk("b"), collection="docs")
+        assert (await retriever.describe("docs")).warning is None
+        await put(retriever, chunk("c"), collection="docs")
+        for _ in range(2):
+            told = (await retriever.describe("docs")).warning
+            assert told is not None
+            assert told.startswith("3 documents are more than the 2")
+            assert "bge-serve export docs FILE" in told
+        assert [record.getMessage() for record in caplog.records] == [f"collection 'docs': {told}"]
+        await retriever.close()
+
     async def test_pages(self, retriever: Retriever) -> None:
         await put(retriever, *(chunk(f"d{i}") for i in range(25)))
         met: list[str] = []

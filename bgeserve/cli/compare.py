@@ -44,11 +44,13 @@ def run(args: argparse.Namespace) -> int:
     queries = dict(read_queries(args.queries))
     if not queries:
         raise InvalidRequest(f"{args.queries} has no queries", field="queries")
+    judged = {query: judgements[query] for query in queries if query in judgements}
+    if args.qrels and not judged:
+        raise InvalidRequest(f"{args.qrels} judges none of the queries of {args.queries}", field="qrels")
     with Bars(visible=not args.json) as bars:
         one, other = asyncio.run(_search_both(args, queries, bars))
     overlaps = {query: overlap(one.rankings[query], other.rankings[query]) for query in queries}
     summary: dict[str, Any] = {f"overlap@{DEPTH}": sum(overlaps.values()) / len(overlaps)}
-    judged = {query: judgements[query] for query in queries if query in judgements}
     for name, found in zip(args.collections, (one, other), strict=True):
         summary[name] = {"p50_ms": round(found.p50_ms, 1), **(_quality(judged, found) if judged else {})}
     if args.json:

@@ -15,7 +15,6 @@ from bgeserve.chunk_file import ChunkFile, ChunkFileWriter, require_pyarrow
 from bgeserve.cli.arguments import Subparsers, connect
 from bgeserve.cli.output import print_json
 from bgeserve.cli.progress import Bars
-from bgeserve.errors import InvalidRequest
 from bgeserve.splitting import gather_bounded
 from bgeserve.types import EmbeddedChunks
 from bgeserve.wire_collections import split_chunks
@@ -32,7 +31,7 @@ def add_parser(subparsers: Subparsers[Any]) -> None:
     imports = subparsers.add_parser(
         "import",
         help="store what `export` wrote, without embedding it again",
-        description="The service must have the embedder that made the vectors. Repeat it after an interruption: it stores only what is new.",
+        description="The service must have the embedder that made the vectors. Repeat it after an interruption: what is there is left.",
     )
     imports.add_argument("file", type=Path, metavar="FILE")
     imports.add_argument("--collection", help="default: the one that was exported")
@@ -89,8 +88,6 @@ async def _import(url: str | None, file: ChunkFile, collection: str, bars: Bars)
                 on_progress(stored["chunks"])
 
         await gather_bounded([partial(writer, batches)] * MAX_REQUESTS_IN_FLIGHT, MAX_REQUESTS_IN_FLIGHT)
-    if not stored["chunks"]:
-        raise InvalidRequest(f"{file.collection} had no documents when it was exported", field="file")
     return stored["upserted"], stored["unchanged"]
 
 
