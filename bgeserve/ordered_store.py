@@ -14,9 +14,9 @@ from bgeserve.errors import Conflict, InvalidRequest, NotFound
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fused, Fusion, fuse
 from bgeserve.splitting import select_embeddings
-from bgeserve.stores.validation import check_collection_name, check_fingerprint, check_id, check_write
-from bgeserve.types import LEGS, Chunk, CollectionInfo, EmbeddedChunks, Embeddings, Hit, Leg, Query
-from bgeserve.vector_store import CollectionSchema, VectorStore
+from bgeserve.stores.validation import check_collection_name, check_fingerprint, check_id, check_write, legs_of
+from bgeserve.types import Chunk, CollectionInfo, EmbeddedChunks, Embeddings, Hit, Leg, Query
+from bgeserve.vector_store import CollectionSchema, ScoredId, VectorStore
 from bgeserve.write_order import WriteOrder
 
 log = logging.getLogger(__name__)
@@ -56,14 +56,21 @@ class OrderedStore:
         schema = self._existing(collection)
         if fingerprint is None and any(leg != "full_text" for leg in legs):
             raise InvalidRequest(f"legs {list(legs)} compare vectors: the fingerprint of the query's must be stated", field="fingerprint")
+        if list(legs) == ["multi_vector"]:
+            raise InvalidRequest("legs has only multi_vector, which ranks what other legs find: name one of them too", field="legs")
         if schema is None:
             return []
         if fingerprint is not None:
             check_fingerprint(schema, fingerprint)
-        found: dict[Leg, list[tuple[str, float]]] = {}
+        found: dict[Leg, list[ScoredId]] = {}
         for leg in legs:
-            found[leg] = [(hit.key, hit.score) for hit in self._store.search(collection, leg, query, candidates, filter)]
-        return self._best_chunks(collection, fuse(found, fusion), limit)
+            if leg != "multi_vector":
+                found[leg] = self._store.search(collection, leg, query, candidates, filter)
+        if "multi_vector" in legs:
+            keys = list(dict.fromkeys(hit.key for hits in found.values() for hit in hits))
+            found["multi_vector"] = self._store.rescore(collection, query, keys)
+        scored: dict[Leg, list[tuple[str, float]]] = {leg: [(hit.key, hit.score) for hit in hits] for leg, hits in found.items()}
+        return self._best_chunks(collection, fuse(scored, fusion), limit)
 
     def _best_chunks(self, collection: str, fused: Sequence[Fused], limit: int) -> list[Hit]:
         """The best chunk of each of the best documents."""
@@ -101,7 +108,7 @@ class OrderedStore:
         """Check a whole write before any of it is applied, and make the collection that it begins."""
         left = self._order(collection).applicable(sequence, {chunk.document_id for chunk in chunks})
         existing = self._store.schema(collection)
-        schema = existing or self._schema_for(embeddings)
+        schema = existing or _schema_of(embeddings, self._language)
         check_write(schema, chunks, embeddings)
         if existing is None and left:
             self._store.create(collection, schema)
@@ -119,7 +126,7 @@ class OrderedStore:
         check_collection_name(collection)
         schema = self._store.schema(collection)
         if schema is None:
-            self._store.create(collection, self._schema_for(like))
+            self._store.create(collection, _schema_of(like, self._language))
         elif schema.fingerprint != like.fingerprint:
             raise Conflict(
                 f"collection {collection!r} is there, for vectors of {schema.fingerprint}; asked for was one for {like.fingerprint}",
@@ -179,14 +186,13 @@ class OrderedStore:
         state = "indexing" if self._order(collection).has_open_writes(time.monotonic()) else "ready"
         if schema is None:
             return CollectionInfo(collection, 0, None, state, ())
-        has = {"dense": schema.dimensions is not None, "sparse": schema.has_sparse, "full_text": True}
         count = self._store.count(collection)
         return CollectionInfo(
             collection,
             count,
             schema.fingerprint,
             state,
-            legs=[leg for leg in LEGS if has[leg]],
+            legs_of(schema),
             aliases=sorted(alias for alias, named in self._store.aliases().items() if named == collection),
             warning=self._warning(collection, count),
         )
@@ -229,11 +235,6 @@ class OrderedStore:
     def close(self) -> None:
         self._store.close()
 
-    def _schema_for(self, embeddings: Embeddings) -> CollectionSchema:
-        """Of a collection that these vectors begin."""
-        dimensions = None if embeddings.dense is None else int(embeddings.dense.shape[-1])
-        return CollectionSchema(embeddings.fingerprint, dimensions, embeddings.sparse is not None, self._language)
-
     def _existing(self, collection: str) -> CollectionSchema | None:
         schema = self._store.schema(collection)
         if schema is None and collection != DEFAULT_COLLECTION:
@@ -247,6 +248,18 @@ class OrderedStore:
         """Of a collection that is not there, and that no open write will make, nothing has to be remembered."""
         if self._store.schema(collection) is None and not self._order(collection).has_open_writes(time.monotonic()):
             del self._orders[collection]
+
+
+def _schema_of(embeddings: Embeddings, language: str | None) -> CollectionSchema:
+    """Of the collection that these vectors begin: what it has, its writes must have."""
+    dense, tokens = embeddings.dense, embeddings.multi_vector
+    return CollectionSchema(
+        embeddings.fingerprint,
+        dimensions=None if dense is None else int(dense.shape[-1]),
+        has_sparse=embeddings.sparse is not None,
+        language=language,
+        token_dimensions=int(tokens[0].shape[-1]) if tokens else None,
+    )
 
 
 def _hit(chunk: Chunk, fused: Fused) -> Hit:

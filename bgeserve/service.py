@@ -18,6 +18,7 @@ from bgeserve.protocols import Embedder, Readiness, Reranker, Retriever, SearchR
 from bgeserve.search import SearchPipeline
 from bgeserve.settings import SearchSettings
 from bgeserve.types import (
+    OUTPUTS,
     Chunking,
     CollectionInfo,
     Document,
@@ -53,7 +54,7 @@ class SearchService:
         others: Sequence[Embedder] = (),
     ) -> None:
         """embedder: makes the collections for which nobody chooses one of the others."""
-        outputs: list[Output] = ["sparse", "dense"] if "sparse" in settings.legs else ["dense"]
+        outputs = [output for output in OUTPUTS if output == "dense" or output in settings.legs]
         self.retriever = retriever
         embedders = IndexEmbedders(embedder, retriever, others)
         self.search = SearchPipeline(embedders, retriever, rerankers, settings)

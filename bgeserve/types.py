@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+Float16Array = NDArray[np.float16]
 Float32Array = NDArray[np.float32]
 Uint32Array = NDArray[np.uint32]
 
@@ -21,15 +22,18 @@ Lane = Literal["interactive", "bulk"]
 Role = Literal["embedder", "reranker"]
 Output = Literal["dense", "sparse", "multi_vector"]
 InputType = Literal["query", "document"]
-Leg = Literal["dense", "sparse", "full_text"]
-Mode = Literal["dense", "sparse", "full_text", "hybrid"]
+FindingLeg = Literal["dense", "sparse", "full_text"]
+Leg = FindingLeg | Literal["multi_vector"]
+Mode = Literal["dense", "sparse", "full_text", "multi_vector", "hybrid"]
 
 MetadataValue = str | int | float | bool
 Metadata = Mapping[str, MetadataValue | Sequence[MetadataValue]]
 
 LANES: tuple[Lane, ...] = ("interactive", "bulk")
 OUTPUTS: tuple[Output, ...] = ("dense", "sparse", "multi_vector")
-LEGS: tuple[Leg, ...] = ("dense", "sparse", "full_text")
+FINDING_LEGS: tuple[FindingLeg, ...] = ("dense", "sparse", "full_text")
+LEGS: tuple[Leg, ...] = (*FINDING_LEGS, "multi_vector")
+"""multi_vector finds nothing by itself: it ranks what the others found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +170,8 @@ class Query:
     text: str
     dense: Float32Array | None = None
     sparse: SparseVector | None = None
+    multi_vector: Float32Array | None = None
+    """[vectors, dimensions], each row L2-normalised."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from bgeserve.errors import StoreError
 from bgeserve.store_settings import MilvusSettings
 from bgeserve.stores.milvus import MilvusCollections
 from bgeserve.stores.milvus_collection import Engine, call
-from bgeserve.stores.milvus_names import alias_of, stored_alias
+from bgeserve.stores.milvus_names import alias_of, stored_alias, stored_name
 from bgeserve.stores.secrets import secret
 
 
@@ -47,11 +47,11 @@ class MilvusStore(MilvusCollections):
             call(alias, client.drop_alias, stored_as)
         else:
             change = client.alter_alias if alias in self._aliases else client.create_alias
-            call(collection, change, self._collection(collection).stored_as, stored_as)
+            call(collection, change, stored_name(self._prefix, collection), stored_as)
 
     def _find_aliases(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        for name, collection in self._collections.items():
-            answer = cast("dict[str, list[str]]", call(name, self._client.list_aliases, collection.stored_as))
+        for name in self._collections:
+            answer = cast("dict[str, list[str]]", call(name, self._client.list_aliases, stored_name(self._prefix, name)))
             found.update({alias_of(self._prefix, each): name for each in answer["aliases"] if each.startswith(self._prefix)})
         return found
