@@ -54,7 +54,7 @@ class SearchService:
         others: Sequence[Embedder] = (),
     ) -> None:
         """embedder: makes the collections for which nobody chooses one of the others."""
-        outputs = [output for output in OUTPUTS if output == "dense" or output in settings.legs]
+        outputs: list[Output] = [output for output in OUTPUTS if output == "dense" or output in settings.legs]
         self.retriever = retriever
         embedders = IndexEmbedders(embedder, retriever, others)
         self.search = SearchPipeline(embedders, retriever, rerankers, settings)
