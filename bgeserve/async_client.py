@@ -104,6 +104,9 @@ class AsyncClient:
     async def delete_collection(self, name: str) -> int:
         return await self._call(wire_collections.delete_collection(name))
 
+    async def copy_collection(self, name: str, copy: str) -> str:
+        return await self._call(wire_collections.copy_collection(name, copy))
+
     async def aliases(self) -> dict[str, str]:
         return await self._call(wire_collections.aliases())
 

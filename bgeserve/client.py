@@ -127,6 +127,13 @@ class Client:
         """With all its documents; answers how many there were. Raises NotFound; Conflict while an alias names it."""
         return self._call(wire_collections.delete_collection(name))
 
+    def copy_collection(self, name: str, copy: str) -> str:
+        """Make a store of its own of an embedded collection while it serves; answers its folder on the machine of its owner.
+
+        Raises Conflict when there is a copy of that name.
+        """
+        return self._call(wire_collections.copy_collection(name, copy))
+
     def aliases(self) -> dict[str, str]:
         """Which collection each alias names."""
         return self._call(wire_collections.aliases())

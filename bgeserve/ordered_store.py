@@ -6,20 +6,18 @@ does not know when it runs, nor when what it wrote reaches the disk (`retrieval.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 
 from bgeserve.errors import Conflict, InvalidRequest, NotFound
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fused, Fusion, fuse
+from bgeserve.outgrown import Outgrown
 from bgeserve.splitting import select_embeddings
 from bgeserve.stores.validation import check_collection_name, check_fingerprint, check_id, check_write, legs_of
 from bgeserve.types import Chunk, CollectionInfo, EmbeddedChunks, Embeddings, Hit, Leg, Query
 from bgeserve.vector_store import CollectionSchema, ScoredId, VectorStore
 from bgeserve.write_order import WriteOrder
-
-log = logging.getLogger(__name__)
 
 DEFAULT_COLLECTION = "default"
 """Is there, and empty, before its first write."""
@@ -32,8 +30,7 @@ class OrderedStore:
     def __init__(self, store: VectorStore, language: str | None, measured_documents: int | None = None) -> None:
         self._store = store
         self._language = language
-        self._measured_documents = measured_documents
-        self._warned: set[str] = set()
+        self._outgrown = Outgrown(measured_documents)
         self._orders: dict[str, WriteOrder] = {}
         # What a killed owner had written but not synced is back from the log, and would be taken for durable.
         store.flush()
@@ -194,20 +191,8 @@ class OrderedStore:
             state,
             legs_of(schema),
             aliases=sorted(alias for alias, named in self._store.aliases().items() if named == collection),
-            warning=self._warning(collection, count),
+            warning=self._outgrown.warning(collection, count),
         )
-
-    def _warning(self, collection: str, documents: int) -> str | None:
-        if self._measured_documents is None or documents <= self._measured_documents:
-            return None
-        warning = (
-            f"{documents:,} documents are more than the {self._measured_documents:,} up to which an embedded store was measured: "
-            f"move them to a server with `bge-serve export {collection} FILE` here and `bge-serve import FILE` at a service over it"
-        )
-        if collection not in self._warned:
-            self._warned.add(collection)
-            log.warning("collection %r: %s", collection, warning)
-        return warning
 
     def collections(self) -> list[CollectionInfo]:
         named = {self.resolve(DEFAULT_COLLECTION), *self._store.collections()}
@@ -228,6 +213,12 @@ class OrderedStore:
         before = self._store.aliases().get(alias, "")
         self._store.remove_alias(alias)
         return before
+
+    def copy(self, collection: str, name: str) -> str:
+        """The exception among the methods: not a step of the one thread, but beside it, while no write runs."""
+        if self._existing(collection) is None:
+            raise NotFound(f"collection {collection!r} holds nothing yet", field="collection")
+        return self._store.copy(collection, name)
 
     def flush(self) -> None:
         self._store.flush()

@@ -160,6 +160,14 @@ class Retriever(Protocol):
         """
         ...
 
+    async def copy(self, collection: str, name: str) -> str:
+        """Make a store of its own of an embedded collection, in `copies/NAME` of its store's folder, as it is between two writes: writes
+        wait meanwhile, searches do not. Answers the folder, on the owner's machine.
+
+        Raises NotFound, Conflict (there is such a copy), StorageFull, InvalidRequest (a store that cannot).
+        """
+        ...
+
     async def drop(self, collection: str) -> int:
         """Delete a collection whole; durable on return. Answers how many documents there were. Raises NotFound; Conflict while an alias
         names it.

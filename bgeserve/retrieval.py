@@ -42,6 +42,7 @@ class StoreRetriever:
         self._store = self._thread.submit(_open, settings).result()
         self._writers = asyncio.Lock()
         self._commit = GroupCommit(self._flush, settings.commit_interval_s)
+        self._copying: set[asyncio.Future[str]] = set()
         self._closed = False
 
     async def retrieve(
@@ -134,10 +135,24 @@ class StoreRetriever:
     async def remove_alias(self, alias: str) -> str:
         return await self._run(self._store.remove_alias, alias)
 
+    async def copy(self, collection: str, name: str) -> str:
+        copying = asyncio.ensure_future(self._copy(self._store.resolve(collection), name))
+        self._copying.add(copying)
+        copying.add_done_callback(self._copying.discard)
+        # A caller who stops waiting must not let writes in while files are read.
+        return await asyncio.shield(copying)
+
+    async def _copy(self, collection: str, name: str) -> str:
+        async with self._writers:
+            await self._flush()
+            with self._observer.duration("store_copy_s"):
+                return await asyncio.to_thread(self._store.copy, collection, name)
+
     async def close(self) -> None:
-        """Sync what was written and give the store back; later calls raise Unavailable."""
+        """Sync what was written and give the store back, after the copies that are being made; later calls raise Unavailable."""
         if not self._closed:
             self._closed = True
+            await asyncio.gather(*self._copying, return_exceptions=True)
             await asyncio.wrap_future(self._thread.submit(self._store.close))
             self._thread.shutdown()
 

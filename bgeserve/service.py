@@ -155,6 +155,9 @@ class Service:
     async def describe_collection(self, collection: str) -> CollectionInfo:
         return await self._search_service().retriever.describe(collection)
 
+    async def copy_collection(self, collection: str, name: str) -> str:
+        return await self._search_service().retriever.copy(collection, name)
+
     async def delete_collection(self, collection: str) -> int:
         return await self._search_service().retriever.drop(collection)
 

@@ -114,5 +114,13 @@ class VectorStore(Protocol):
         """Documents, not chunks."""
         ...
 
+    def copy(self, collection: str, name: str) -> str:
+        """Make a store of its own of one collection, and answer its folder. Everything must have been flushed, and nothing may be written
+        until this returns; searches may go on, in another thread.
+
+        Raises Conflict (there is such a copy), StorageFull, InvalidRequest (a store that cannot).
+        """
+        ...
+
     def flush(self) -> None: ...
     def close(self) -> None: ...

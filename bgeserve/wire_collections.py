@@ -41,6 +41,10 @@ def delete_collection(name: str) -> Request[int]:
     return Request("DELETE", _collection(name), lambda answer: answer["deleted"], timeout_s=WRITE_TIMEOUT_S)
 
 
+def copy_collection(collection: str, name: str) -> Request[str]:
+    return Request("POST", f"{_collection(collection)}/copies", lambda answer: answer["path"], {"name": name}, timeout_s=WRITE_TIMEOUT_S)
+
+
 def aliases() -> Request[dict[str, str]]:
     return Request("GET", "/v1/aliases", lambda answer: dict(answer["aliases"]))
 

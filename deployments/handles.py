@@ -188,6 +188,9 @@ class RemoteRetriever:
     async def create(self, collection: str, like: Embeddings) -> None:
         await self._remote.call("create", collection, like)
 
+    async def copy(self, collection: str, name: str) -> str:
+        return await self._remote.call("copy", collection, name)
+
     async def drop(self, collection: str) -> int:
         return await self._remote.call("drop", collection)
 

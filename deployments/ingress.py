@@ -165,6 +165,9 @@ class _Ingress:
     async def describe_collection(self, collection: str) -> CollectionInfo:
         return await self._service.describe_collection(collection)
 
+    async def copy_collection(self, collection: str, name: str) -> str:
+        return await self._service.copy_collection(collection, name)
+
     async def delete_collection(self, collection: str) -> int:
         return await self._service.delete_collection(collection)
 

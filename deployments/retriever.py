@@ -111,6 +111,10 @@ class RetrieverDeployment:
         return await self._retriever.describe(collection)
 
     @answers_refusals
+    async def copy(self, collection: str, name: str) -> str:
+        return await self._retriever.copy(collection, name)
+
+    @answers_refusals
     async def drop(self, collection: str) -> int:
         return await self._retriever.drop(collection)
 

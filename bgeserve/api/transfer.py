@@ -20,6 +20,7 @@ from bgeserve.api.native import SparseResponse
 from bgeserve.api.operation import Answer, Call, Operation
 from bgeserve.api.schema import Body, brief, check_items, limits_of, refuse
 from bgeserve.errors import InvalidRequest
+from bgeserve.strict import CollectionName
 from bgeserve.types import Chunk, EmbeddedChunks, Embeddings, Float32Array, SparseVector, Uint32Array
 
 DEFAULT_DOCUMENTS = 16
@@ -193,8 +194,32 @@ def _embeddings(body: ImportBody) -> Embeddings:
     )
 
 
+# -- copies ----------------------------------------------------------------------------------------------------------------------------
+
+
+class CopyBody(Body):
+    name: CollectionName
+    """Of the copy: a folder of this name in `copies/` of the store's own."""
+
+
+class CopyResponse(TypedDict):
+    collection: str
+    path: str
+    """The folder on the machine of the collection's owner: a store of its own."""
+
+
+async def copy_collection(call: Call, body: CopyBody) -> Answer:
+    collection = collection_of(call)
+    path = await call.backend.copy_collection(collection, body.name)
+    response: CopyResponse = {"collection": collection, "path": path}
+    return Answer(lambda: response)
+
+
 _CHUNKS = f"{COLLECTION}/chunks"
 OPERATIONS = (
+    Operation(
+        "POST", f"{COLLECTION}/copies", "Copy an embedded collection into a store of its own", CopyBody, CopyResponse, copy_collection
+    ),
     Operation("GET", _CHUNKS, "Documents with their vectors, page by page", ExportQuery, ExportResponse, export_chunks),
     Operation("PUT", _CHUNKS, "Store documents with their vectors; nothing is embedded", ImportBody, ImportResponse, import_chunks),
 )

@@ -1,4 +1,4 @@
-"""`bge-serve collections`: what there is. `create` and `alias` make and name them, for a new index beside the one that is in use."""
+"""`bge-serve collections`: what there is. `create`, `alias` and `copy` make, name and copy them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def add_parser(subparsers: Subparsers[Any]) -> None:
     parser.set_defaults(run=run)
     _add_create(subparsers)
     _add_alias(subparsers)
+    _add_copy(subparsers)
 
 
 def _add_create(subparsers: Subparsers[Any]) -> None:
@@ -40,6 +41,18 @@ def _add_alias(subparsers: Subparsers[Any]) -> None:
     target.add_argument("--remove", action="store_true", help="the alias; its collection stays")
     add_service_arguments(parser)
     parser.set_defaults(run=alias)
+
+
+def _add_copy(subparsers: Subparsers[Any]) -> None:
+    parser = subparsers.add_parser(
+        "copy",
+        help="copy an embedded collection, while it serves, into a store of its own",
+        description="Of Qdrant Edge, into copies/NAME in the folder of the store; writes wait until it is done, searches do not.",
+    )
+    parser.add_argument("collection", metavar="COLLECTION")
+    parser.add_argument("name", metavar="NAME")
+    add_service_arguments(parser)
+    parser.set_defaults(run=copy)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,4 +88,14 @@ def alias(args: argparse.Namespace) -> int:
         print(f"{args.alias} is no alias any more; {before} is still there")
     else:
         print(f"{args.alias} is {args.collection}" + (f"; it was {before}" if before else ""))
+    return 0
+
+
+def copy(args: argparse.Namespace) -> int:
+    with connect(args) as client:
+        path = client.copy_collection(args.collection, args.name)
+    if args.json:
+        print_json({"collection": args.collection, "path": path})
+    else:
+        print(path)
     return 0

@@ -26,6 +26,7 @@ class StoreFolder:
 
     def __init__(self, path: Path, kind: str, create: bool) -> None:
         self.path = path
+        self.kind = kind
         _require_usable(path, create)
         self._lock = _lock(path)
         try:
@@ -110,10 +111,15 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
+def make_manifest(path: Path, kind: str) -> None:
+    """Make a folder a store, one that is told from all others."""
+    write_json(path / _MANIFEST, {"kind": kind, "format": FORMAT, "store_id": str(uuid.uuid4())})
+
+
 def _make_or_check_manifest(path: Path, kind: str) -> None:
     manifest = path / _MANIFEST
     if not manifest.exists():
-        write_json(manifest, {"kind": kind, "format": FORMAT, "store_id": str(uuid.uuid4())})
+        make_manifest(path, kind)
         sync_folder(path.parent)
         return
     try:

@@ -125,6 +125,12 @@ class NamedCollections(ABC, Generic[C]):
     def count(self, collection: str) -> int:
         return self._collection(collection).count()
 
+    def copy(self, collection: str, name: str) -> str:
+        self._collection(collection)
+        raise InvalidRequest(
+            "only Qdrant Edge copies one collection: use `bge-serve export`, or the database's own backups", field="collection"
+        )
+
     def _require_language(self, name: str, schema: CollectionSchema) -> None:
         """Raises StoreError when a collection that was found is of another language than the settings'."""
         if schema.language != self._language:

@@ -330,6 +330,7 @@ async def test_every_operation_is_described(http: httpx.AsyncClient) -> None:
         ("get", "/v1/collections"),
         ("get", "/v1/collections/{collection}/chunks"),
         ("put", "/v1/collections/{collection}/chunks"),
+        ("post", "/v1/collections/{collection}/copies"),
         ("get", "/v1/aliases"),
         ("put", "/v1/aliases/{alias}"),
         ("delete", "/v1/aliases/{alias}"),
