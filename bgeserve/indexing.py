@@ -6,6 +6,7 @@ embedding never undoes a later write.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -13,13 +14,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import astuple, replace
 from functools import partial
 
+import numpy as np
+
 from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import join_chunks
 from bgeserve.errors import BgeServeError, FingerprintMismatch, StaleWrite, TextTooLong
 from bgeserve.index_embedders import IndexEmbedders
 from bgeserve.protocols import Embedder, Retriever, WriteTicket
 from bgeserve.splitting import select_embeddings
-from bgeserve.types import Chunk, Chunking, Document, EmbeddedChunks, Output, WriteResult, titled
+from bgeserve.types import Chunk, Chunking, Document, EmbeddedChunks, Embeddings, Output, WriteResult, titled
 
 
 class IndexPipeline:
@@ -94,7 +97,7 @@ class IndexPipeline:
                     raise
                 ids = [each.document_id for each in uncut]
                 raise error.at("documents", ids.index(chunks[error.index].document_id)) from None
-            await self._retriever.finish_write(collection, ticket, chunks, embeddings)
+            await self._retriever.finish_write(collection, ticket, chunks, await _as_stored(embeddings))
         truncated = dict.fromkeys(chunk.document_id for chunk, was_cut in zip(chunks, embeddings.truncated, strict=True) if was_cut)
         return WriteResult(upserted=len(changed), unchanged=len(ticket.unchanged), tokens=sum(embeddings.tokens), truncated=list(truncated))
 
@@ -104,7 +107,7 @@ class IndexPipeline:
             rows = [row for row, chunk in enumerate(chunks) if chunk.document_id not in ticket.unchanged]
             changed = [chunks[row] for row in rows]
             if changed:
-                await self._retriever.finish_write(collection, ticket, changed, select_embeddings(embeddings, rows))
+                await self._retriever.finish_write(collection, ticket, changed, await _as_stored(select_embeddings(embeddings, rows)))
             else:
                 await self._retriever.abandon_write(collection, ticket)
         return WriteResult(len({chunk.document_id for chunk in changed}), len(ticket.unchanged), tokens=0)
@@ -130,6 +133,15 @@ class IndexPipeline:
             for each, spans in zip(uncut, found, strict=True)
             for n, (start, end) in enumerate(spans)
         ]
+
+
+async def _as_stored(embeddings: Embeddings) -> Embeddings:
+    """Token vectors as every store keeps them: half the bytes on the way to the owner."""
+    vectors = embeddings.multi_vector
+    if vectors is None:
+        return embeddings
+    halved = await asyncio.to_thread(lambda: [each.astype(np.float16) for each in vectors])
+    return replace(embeddings, multi_vector=halved)
 
 
 def whole(document: Document, chunking: Chunking | None = None) -> Chunk:

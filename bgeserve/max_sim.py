@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bgeserve.types import Float16Array, Float32Array
+from bgeserve.types import Float16Array, Float32Array, TokenVectors
 
 _SIGN_AND_MAGNITUDE = np.uint32(0x8FFFFFFF).view(np.int32)
 _EXPONENT_SHIFT = np.float32(2.0**112)
@@ -28,7 +28,7 @@ def max_sim(query: Float32Array, passages: Sequence[Float16Array]) -> Float32Arr
     return np.array([(_widened(passage) @ columns).max(axis=0).mean() for passage in passages], np.float32)
 
 
-def as_float16(vectors: Float32Array) -> Float32Array:
+def as_float16(vectors: TokenVectors) -> Float32Array:
     """float32 of the values that float16 keeps."""
     return vectors.astype(np.float16).astype(np.float32)
 

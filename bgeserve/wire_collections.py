@@ -152,7 +152,7 @@ def _chunk(chunk: Chunk, embeddings: Embeddings, row: int) -> dict[str, Any]:
         sent["sparse"] = {"indices": _base64(weights.indices), "values": _base64(weights.values)}
     if embeddings.multi_vector is not None:
         rows = embeddings.multi_vector[row]
-        sent["multi_vector"] = {"shape": list(rows.shape), "base64": _base64(rows)}
+        sent["multi_vector"] = {"shape": list(rows.shape), "base64": _base64(rows.astype(np.float32, copy=False))}
     return sent
 
 

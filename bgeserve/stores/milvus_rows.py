@@ -21,7 +21,7 @@ from bgeserve.stores.exporting import StoredVectors, ascending
 from bgeserve.stores.keys import chunk_key, document_key
 from bgeserve.stores.milvus_filter import TERMS, filterable
 from bgeserve.stores.terms import TERM_LENGTH
-from bgeserve.types import Chunk, Embeddings, Float16Array, Float32Array, SparseVector, titled
+from bgeserve.types import Chunk, Embeddings, Float16Array, SparseVector, TokenVectors, titled
 from bgeserve.vector_store import CollectionSchema
 
 MAX_BYTES = 65_535
@@ -109,7 +109,7 @@ def tokens_of(row: dict[str, Any], dimensions: int) -> Float16Array:
     return np.frombuffer(b"".join(map(b64decode, row["multi_vector"])), np.float16).reshape(-1, dimensions)
 
 
-def _engine_tokens(vectors: Float32Array) -> list[str]:
+def _engine_tokens(vectors: TokenVectors) -> list[str]:
     """As text, since Milvus has neither arrays of numbers that are long enough nor, before 2.6.4, several vectors a row."""
     content = vectors.astype(np.float16).tobytes()
     return [b64encode(content[start : start + _PART_BYTES]).decode() for start in range(0, len(content), _PART_BYTES)]

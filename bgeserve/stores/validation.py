@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -13,8 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 from bgeserve.errors import FingerprintMismatch, InvalidRequest
 from bgeserve.filters import MAX_INTEGER
 from bgeserve.strict import CollectionName
-from bgeserve.types import LEGS, Chunk, Embeddings, FindingLeg, Float32Array, Leg, Query, SparseVector
+from bgeserve.types import LEGS, Chunk, Embeddings, FindingLeg, Float32Array, Leg, Query, SparseVector, TokenVectors
 from bgeserve.vector_store import CollectionSchema
+
+Tokens = TypeVar("Tokens", bound=TokenVectors)
 
 MAX_CHUNKS = 2**32
 """Per document."""
@@ -163,7 +166,7 @@ def _check_sparse(vector: SparseVector, owner: str) -> None:
         raise InvalidRequest(f"{owner}: sparse weights must be finite and above 0", field="sparse")
 
 
-def _check_all_tokens(chunks: Sequence[Chunk], tokens: Sequence[Float32Array] | None, dimensions: int) -> None:
+def _check_all_tokens(chunks: Sequence[Chunk], tokens: Sequence[TokenVectors] | None, dimensions: int) -> None:
     if tokens is None or len(tokens) != len(chunks):
         sent = 0 if tokens is None else len(tokens)
         raise InvalidRequest(f"token vectors of {len(chunks)} texts are needed; there came those of {sent}", field="multi_vector")
@@ -171,7 +174,7 @@ def _check_all_tokens(chunks: Sequence[Chunk], tokens: Sequence[Float32Array] | 
         _checked_tokens(vectors, dimensions, f"document {chunk.document_id!r}")
 
 
-def _checked_tokens(vectors: Float32Array | None, dimensions: int | None, owner: str) -> Float32Array:
+def _checked_tokens(vectors: Tokens | None, dimensions: int | None, owner: str) -> Tokens:
     if vectors is None or vectors.ndim != 2 or vectors.shape[1] != dimensions or not len(vectors):
         sent = "none" if vectors is None else f"an array of shape {vectors.shape}"
         raise InvalidRequest(
