@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-import yaml
-
 from benchmarks.quality import QUESTIONS
+from benchmarks.quickstart import INDEX, quickstart
 from benchmarks.retrieval.stored import CANDIDATES, TOP_K
-from benchmarks.serving.processes import Program, cpu_s, free_port
+from benchmarks.serving.processes import Program, cpu_s
 from benchmarks.serving.profile import short_title
 from benchmarks.serving.report import Section
 from bgeserve.client import Client
@@ -30,8 +27,7 @@ from bgeserve.sources import read_documents
 from bgeserve.store_settings import QdrantEdgeSettings
 from bgeserve.types import Embeddings, Query
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
-START_S = 240
+INDEXING_S = 240
 CLIENTS = 32
 OVER_PARTS_GOAL_MS = 4.0
 
@@ -39,10 +35,12 @@ OVER_PARTS_GOAL_MS = 4.0
 def measure(rounds: int, seconds: float) -> list[Section]:
     questions = [json.loads(line)["query"] for line in QUESTIONS.read_text().splitlines()]
     with tempfile.TemporaryDirectory(prefix="retrieval-benchmark-") as folder:
-        with _quickstart(Path(folder)) as (url, program):
+        with quickstart(Path(folder)) as (url, program):
+            with Client(url, timeout_s=INDEXING_S) as client:
+                client.put_documents(read_documents("stdlib:"))
             searched_ms, embedded_ms, vectors = _one_client(url, questions, rounds)
             cpu = _cpu_per_search(url, program, questions, seconds)
-        stored_ms = asyncio.run(_store_alone(Path(folder) / "quickstart", questions, vectors, rounds))
+        stored_ms = asyncio.run(_store_alone(Path(folder) / INDEX, questions, vectors, rounds))
     parts = (median(searched_ms), median(embedded_ms), median(stored_ms))
     over = parts[0] - parts[1] - parts[2]
     one = Section(
@@ -55,25 +53,6 @@ def measure(rounds: int, seconds: float) -> list[Section]:
         ],
     )
     return [one, cpu]
-
-
-@contextmanager
-def _quickstart(folder: Path) -> Iterator[tuple[str, Program]]:
-    """With the standard library's docstrings in it."""
-    port = free_port()
-    config = yaml.safe_load(QUICKSTART.read_text())
-    config["http_options"]["port"] = port
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    command = [Path(sys.executable).parent / "bge-serve", "up", folder / "config.yaml"]
-    program = Program(command, folder / "log", {"BGE_SERVE_DATA": str(folder)})
-    try:
-        url = f"http://127.0.0.1:{port}"
-        with Client(url, timeout_s=START_S) as client:
-            client.wait_until_ready(START_S)
-            client.put_documents(read_documents("stdlib:"))
-        yield url, program
-    finally:
-        program.stop()
 
 
 def _one_client(url: str, questions: Sequence[str], rounds: int) -> tuple[list[float], list[float], Embeddings]:
