@@ -6,17 +6,20 @@ embedding never undoes a later write.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import astuple, replace
 
+import numpy as np
+
 from bgeserve.caller import Caller
 from bgeserve.chunking import join_chunks
 from bgeserve.errors import BgeServeError, FingerprintMismatch, StaleWrite, TextTooLong
 from bgeserve.protocols import Embedder, Retriever
-from bgeserve.types import Chunk, Chunking, Document, Output, WriteResult, titled
+from bgeserve.types import Chunk, Chunking, Document, Embeddings, Output, WriteResult, titled
 
 
 class IndexPipeline:
@@ -57,7 +60,7 @@ class IndexPipeline:
                 truncate=truncate,
                 caller=caller,
             )
-            await self._retriever.finish_write(collection, ticket, chunks, embeddings)
+            await self._retriever.finish_write(collection, ticket, chunks, await _as_stored(embeddings))
         except BaseException as error:
             with suppress(BgeServeError):  # an owner that is gone has forgotten the write already
                 await self._retriever.abandon_write(collection, ticket)
@@ -77,6 +80,15 @@ class IndexPipeline:
             for each, spans in zip(uncut, found, strict=True)
             for n, (start, end) in enumerate(spans)
         ]
+
+
+async def _as_stored(embeddings: Embeddings) -> Embeddings:
+    """Token vectors as every store keeps them: half the bytes on the way to the owner."""
+    vectors = embeddings.multi_vector
+    if vectors is None:
+        return embeddings
+    halved = await asyncio.to_thread(lambda: [each.astype(np.float16) for each in vectors])
+    return replace(embeddings, multi_vector=halved)
 
 
 def whole(document: Document, chunking: Chunking | None = None) -> Chunk:

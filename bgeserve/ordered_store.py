@@ -14,9 +14,9 @@ import numpy as np
 from bgeserve.errors import InvalidRequest, NotFound, StoreError
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fused, Fusion, fuse
-from bgeserve.stores.validation import check_collection_name, check_fingerprint, check_id, check_write
-from bgeserve.types import LEGS, Chunk, CollectionInfo, Embeddings, Hit, Leg, Query
-from bgeserve.vector_store import CollectionSchema, VectorStore
+from bgeserve.stores.validation import check_collection_name, check_fingerprint, check_id, check_write, legs_of
+from bgeserve.types import Chunk, CollectionInfo, Embeddings, Hit, Leg, Query
+from bgeserve.vector_store import CollectionSchema, ScoredId, VectorStore
 from bgeserve.write_order import WriteOrder
 
 DEFAULT_COLLECTION = "default"
@@ -56,14 +56,21 @@ class OrderedStore:
         schema = self._existing(collection)
         if fingerprint is None and any(leg != "full_text" for leg in legs):
             raise InvalidRequest(f"legs {list(legs)} compare vectors: the fingerprint of the query's must be stated", field="fingerprint")
+        if list(legs) == ["multi_vector"]:
+            raise InvalidRequest("legs has only multi_vector, which ranks what other legs find: name one of them too", field="legs")
         if schema is None:
             return []
         if fingerprint is not None:
             check_fingerprint(schema, fingerprint)
-        found: dict[Leg, list[tuple[str, float]]] = {}
+        found: dict[Leg, list[ScoredId]] = {}
         for leg in legs:
-            found[leg] = [(hit.key, hit.score) for hit in self._store.search(collection, leg, query, candidates, filter)]
-        return self._best_chunks(collection, fuse(found, fusion), limit)
+            if leg != "multi_vector":
+                found[leg] = self._store.search(collection, leg, query, candidates, filter)
+        if "multi_vector" in legs:
+            keys = list(dict.fromkeys(hit.key for hits in found.values() for hit in hits))
+            found["multi_vector"] = self._store.rescore(collection, query, keys)
+        scored: dict[Leg, list[tuple[str, float]]] = {leg: [(hit.key, hit.score) for hit in hits] for leg, hits in found.items()}
+        return self._best_chunks(collection, fuse(scored, fusion), limit)
 
     def _best_chunks(self, collection: str, fused: Sequence[Fused], limit: int) -> list[Hit]:
         """The best chunk of each of the best documents."""
@@ -100,8 +107,7 @@ class OrderedStore:
         """Check a whole write before any of it is applied, and make the collection that it begins."""
         left = self._order(collection).applicable(sequence, {chunk.document_id for chunk in chunks})
         existing = self._store.schema(collection)
-        dimensions = None if embeddings.dense is None else int(embeddings.dense.shape[-1])
-        schema = existing or CollectionSchema(embeddings.fingerprint, dimensions, embeddings.sparse is not None, self._language)
+        schema = existing or _schema_of(embeddings, self._language)
         check_write(schema, chunks, embeddings)
         if existing is None and left:
             self._store.create(collection, schema)
@@ -162,8 +168,7 @@ class OrderedStore:
         state = "indexing" if self._order(collection).has_open_writes(time.monotonic()) else "ready"
         if schema is None:
             return CollectionInfo(collection, 0, None, state, ())
-        has = {"dense": schema.dimensions is not None, "sparse": schema.has_sparse, "full_text": True}
-        return CollectionInfo(collection, self._store.count(collection), schema.fingerprint, state, [leg for leg in LEGS if has[leg]])
+        return CollectionInfo(collection, self._store.count(collection), schema.fingerprint, state, legs_of(schema))
 
     def collections(self) -> list[str]:
         return sorted({DEFAULT_COLLECTION, *self._store.collections()})
@@ -189,14 +194,27 @@ class OrderedStore:
             del self._orders[collection]
 
 
+def _schema_of(embeddings: Embeddings, language: str | None) -> CollectionSchema:
+    """Of the collection that a first write makes: what it has, its successors must have."""
+    dense, tokens = embeddings.dense, embeddings.multi_vector
+    return CollectionSchema(
+        embeddings.fingerprint,
+        dimensions=None if dense is None else int(dense.shape[-1]),
+        has_sparse=embeddings.sparse is not None,
+        language=language,
+        token_dimensions=int(tokens[0].shape[-1]) if tokens else None,
+    )
+
+
 def _select(embeddings: Embeddings, rows: Sequence[int]) -> Embeddings:
-    """The dense and sparse vectors of some of the texts; a store keeps no others."""
+    """The vectors of some of the texts."""
     return Embeddings(
         embeddings.fingerprint,
         tokens=[embeddings.tokens[row] for row in rows],
         truncated=[embeddings.truncated[row] for row in rows],
         dense=None if embeddings.dense is None else embeddings.dense[np.asarray(rows)],
         sparse=None if embeddings.sparse is None else [embeddings.sparse[row] for row in rows],
+        multi_vector=None if embeddings.multi_vector is None else [embeddings.multi_vector[row] for row in rows],
     )
 
 

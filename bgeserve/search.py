@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 
+import numpy as np
+
 from bgeserve.errors import FingerprintMismatch, InvalidRequest
 from bgeserve.fusion import Fusion
 from bgeserve.protocols import Embedder, Reranker, Retriever, SearchRequest
 from bgeserve.settings import SearchSettings
 from bgeserve.splitting import gather_bounded
-from bgeserve.types import EmbedderOptions, Embeddings, Hit, Leg, Output, Query, Scores, SearchAnswer, titled
+from bgeserve.types import EmbedderOptions, Embeddings, Hit, Leg, Mode, Output, Query, Scores, SearchAnswer, titled
 
 MAX_QUERIES_IN_FLIGHT = 8
 """Queries of one request that are reranked at a time."""
@@ -56,7 +58,7 @@ class SearchPipeline:
                 queries,
                 fingerprint=fingerprint,
                 legs=plan.legs,
-                fusion=self._fusion,
+                fusion=plan.fusion,
                 candidates=plan.candidates,
                 limit=plan.limit,
                 filter=request.filter,
@@ -74,11 +76,7 @@ class SearchPipeline:
             caller=request.caller,
         )
         journal.count("embed", embeddings)
-        dense, sparse = embeddings.dense, embeddings.sparse
-        queries = [
-            Query(text, None if dense is None else dense[i], None if sparse is None else sparse[i])
-            for i, text in enumerate(request.queries)
-        ]
+        queries = [_query(text, embeddings, i) for i, text in enumerate(request.queries)]
         return queries, embeddings.fingerprint
 
     async def _rerank(
@@ -102,12 +100,13 @@ class SearchPipeline:
 
     def _plan(self, request: SearchRequest) -> _Plan:
         settings = self._settings
-        legs: tuple[Leg, ...] = settings.legs if request.mode == "hybrid" else (request.mode,)
+        legs = _legs(request.mode, settings.legs)
         wanted = request.offset + request.top_k
         reranker = self._reranker(request.rerank)
         limit = wanted if reranker is None else max(wanted, request.rerank_top or settings.rerank_top)
         return _Plan(
             legs=legs,
+            fusion=self._fusion.by("multi_vector") if request.mode == "multi_vector" else self._fusion,
             outputs=tuple(leg for leg in legs if leg != "full_text"),
             reranker=reranker,
             limit=limit,
@@ -127,11 +126,29 @@ class SearchPipeline:
         return self._rerankers[name]
 
 
+def _legs(mode: Mode, hybrid: Sequence[Leg]) -> tuple[Leg, ...]:
+    """`hybrid`: the legs of that mode. Those of them that find are what multi_vector ranks."""
+    if mode == "hybrid":
+        return tuple(hybrid)
+    return (*(leg for leg in hybrid if leg != mode), mode) if mode == "multi_vector" else (mode,)
+
+
+def _query(text: str, embeddings: Embeddings, row: int) -> Query:
+    dense, sparse, tokens = embeddings.dense, embeddings.sparse, embeddings.multi_vector
+    return Query(
+        text,
+        None if dense is None else dense[row],
+        None if sparse is None else sparse[row],
+        None if tokens is None else tokens[row].astype(np.float32, copy=False),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """A request with the service's defaults filled in."""
 
     legs: tuple[Leg, ...]
+    fusion: Fusion
     outputs: tuple[Output, ...]
     reranker: Reranker | None
     limit: int

@@ -17,6 +17,7 @@ from bgeserve.protocols import Embedder, Readiness, Reranker, Retriever, SearchR
 from bgeserve.search import SearchPipeline
 from bgeserve.settings import SearchSettings
 from bgeserve.types import (
+    OUTPUTS,
     Chunking,
     CollectionInfo,
     Document,
@@ -43,7 +44,7 @@ class SearchService:
     """What a service with an index adds: the pipelines over one embedder and one owner of collections."""
 
     def __init__(self, embedder: Embedder, retriever: Retriever, rerankers: Mapping[str, Reranker], settings: SearchSettings) -> None:
-        outputs: list[Output] = ["sparse", "dense"] if "sparse" in settings.legs else ["dense"]
+        outputs: list[Output] = [output for output in OUTPUTS if output == "dense" or output in settings.legs]
         self.retriever = retriever
         self.search = SearchPipeline(embedder, retriever, rerankers, settings)
         chunking = None if settings.chunking is None else Chunking(settings.chunking.max_tokens, settings.chunking.overlap_tokens)

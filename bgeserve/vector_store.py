@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bgeserve.filters import Filter
-from bgeserve.types import Chunk, Embeddings, Leg, Query
+from bgeserve.types import Chunk, Embeddings, FindingLeg, Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class CollectionSchema:
     dimensions: int | None
     has_sparse: bool
     language: str | None
+    token_dimensions: int | None = None
+    """Of each token vector. None: the collection has none."""
 
 
 class VectorStore(Protocol):
@@ -68,6 +70,10 @@ class VectorStore(Protocol):
         """In the order of the ids, each document's chunks in theirs."""
         ...
 
+    def export(self, collection: str, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]:
+        """What `get` answers, with all stored vectors of each chunk: token vectors as they were rounded to float16. `tokens` are 0."""
+        ...
+
     def content_hashes(self, collection: str, document_ids: Sequence[str]) -> dict[str, str]:
         """Of the documents that are stored whole: the hash that all their chunks carry."""
         ...
@@ -76,8 +82,13 @@ class VectorStore(Protocol):
         """A page of document ids in a stable order, and the cursor of the next page (None: that was the last)."""
         ...
 
-    def search(self, collection: str, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
+    def search(self, collection: str, leg: FindingLeg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
         """Best first; equal scores in a stable order."""
+        ...
+
+    def rescore(self, collection: str, query: Query, keys: Sequence[str]) -> list[ScoredId]:
+        """The multi_vector leg: MaxSim of the query's token vectors and those of these chunks, both rounded to float16, as a mean over the
+        query's (`max_sim.py`). Best first, equal scores by key; a chunk that is not there any more is left out. Raises InvalidRequest."""
         ...
 
     def fetch(self, collection: str, keys: Sequence[str]) -> list[Chunk]:

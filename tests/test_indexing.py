@@ -53,7 +53,14 @@ class CountingEmbedder:
         self.embedded += texts
         dense = np.array([[1.0, len(text)] for text in texts], np.float32)
         dense /= np.linalg.norm(dense, axis=1, keepdims=True)
-        return Embeddings(self.fingerprint, [1] * len(texts), [text.startswith("long") for text in texts], dense=dense)
+        tokens = [np.tile(vector, (len(text), 1)) for text, vector in zip(texts, dense, strict=True)]
+        return Embeddings(
+            self.fingerprint,
+            [1] * len(texts),
+            [text.startswith("long") for text in texts],
+            dense=dense,
+            multi_vector=tokens if "multi_vector" in options["outputs"] else None,
+        )
 
 
 @pytest.fixture
@@ -74,6 +81,24 @@ async def test_a_write_is_stored_and_counted(retriever: StoreRetriever) -> None:
     assert (result.upserted, result.unchanged, result.tokens, list(result.truncated)) == (2, 0, 2, ["b"])
     assert await stored(retriever, "a") == "one"
     assert (await retriever.describe("default")).state == "ready"
+
+
+async def test_token_vectors_go_to_the_owner_as_it_keeps_them(retriever: StoreRetriever, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Embeddings] = []
+    finish_write = retriever.finish_write
+
+    async def watched(collection: str, ticket: WriteTicket, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+        sent.append(embeddings)
+        await finish_write(collection, ticket, chunks, embeddings)
+
+    monkeypatch.setattr(retriever, "finish_write", watched)
+    await IndexPipeline(CountingEmbedder(), retriever, ["dense", "multi_vector"]).put("default", [Document("a", "one")], **PUT)
+    assert [vectors.dtype for vectors in sent[0].multi_vector or ()] == [np.float16]
+    assert list((await retriever.describe("default")).legs) == ["dense", "full_text", "multi_vector"]
+    asked = Query("one", dense=np.array([1, 0], np.float32), multi_vector=np.array([[1, 0]], np.float32))
+    how: dict[str, Any] = {"fingerprint": "model-1", "fusion": Fusion(), "candidates": 5, "limit": 5}
+    ((hit,),) = await retriever.retrieve("default", [asked], legs=["dense", "multi_vector"], **how)
+    assert hit.scores["multi_vector"] == pytest.approx(1 / 10**0.5, abs=1e-3)
 
 
 async def test_only_what_changed_is_embedded_again(retriever: StoreRetriever) -> None:

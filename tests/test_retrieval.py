@@ -14,12 +14,13 @@ import pytest
 from bgeserve.errors import FingerprintMismatch, InvalidRequest, NotFound, StaleWrite, StorageFull, StoreError, Unavailable
 from bgeserve.filters import Equals
 from bgeserve.fusion import Fusion, fuse
+from bgeserve.max_sim import max_sim
 from bgeserve.observe import Observer
 from bgeserve.protocols import Retriever, WriteTicket
 from bgeserve.retrieval import MAX_PIECE, StoreRetriever
 from bgeserve.store_settings import QdrantEdgeSettings
-from bgeserve.types import LEGS, Chunk, Hit
-from tests.stores.samples import FINGERPRINT, chunk, dense, embed, pieces_of, query
+from bgeserve.types import FINDING_LEGS, LEGS, Chunk, Hit
+from tests.stores.samples import FINGERPRINT, chunk, dense, embed, pieces_of, query, tokens
 
 
 def settings(path: Path, **others: Any) -> QdrantEdgeSettings:
@@ -299,8 +300,8 @@ class TestSearching:
     @pytest.mark.parametrize("fusion", [Fusion(rrf_k=1), Fusion("weighted", {"dense": 0.2})])
     async def test_legs_are_fused_as_asked(self, retriever: Retriever, fusion: Fusion) -> None:
         await put(retriever, *(chunk(f"d{i}", f"amber {'basalt ' * (i % 5)}{i}") for i in range(40)))
-        found = {leg: [(hit.id, hit.scores[leg]) for hit in await search(retriever, "amber", legs=[leg], limit=40)] for leg in LEGS}
-        hits = await search(retriever, "amber", legs=LEGS, fusion=fusion, limit=40)
+        found = {leg: [(hit.id, hit.scores[leg]) for hit in await search(retriever, "amber", legs=[leg], limit=40)] for leg in FINDING_LEGS}
+        hits = await search(retriever, "amber", legs=FINDING_LEGS, fusion=fusion, limit=40)
         assert {hit.id: pytest.approx(hit.score) for hit in hits} == {fused.key: fused.score for fused in fuse(found, fusion)}
 
     async def test_every_query_gets_its_own_answer(self, retriever: Retriever) -> None:
@@ -325,6 +326,50 @@ class TestSearching:
         assert len(await search(retriever, "amber", fingerprint=None, legs=["full_text"])) == 1
         with pytest.raises(InvalidRequest, match="fingerprint"):
             await search(retriever, "amber", fingerprint=None)
+
+
+class TestMultiVector:
+    """The leg that ranks what the others found."""
+
+    @pytest.fixture
+    async def chunks(self, retriever: Retriever) -> list[Chunk]:
+        rng = np.random.default_rng(2)
+        chunks = [chunk(f"d{i}", " ".join(rng.choice(["amber", "basalt", "cedar", "delta", "ember"], 4)) + f" {i}") for i in range(80)]
+        await put(retriever, *chunks)
+        return chunks
+
+    async def test_ranks_everything_that_any_other_leg_found(self, retriever: Retriever, chunks: list[Chunk]) -> None:
+        asked, few = "amber cedar 17", {"candidates": 8, "limit": 80}
+        hits = await search(retriever, asked, legs=["multi_vector", "dense", "full_text"], **few)
+        others = [await search(retriever, asked, legs=[leg], **few) for leg in ("dense", "full_text")]
+        assert {hit.id for hit in hits} == {hit.id for found in others for hit in found}
+        assert len(hits) > 8
+        scores = max_sim(tokens(asked), [tokens(hit.text).astype(np.float16) for hit in hits])
+        assert [hit.scores["multi_vector"] for hit in hits] == pytest.approx(scores.tolist(), abs=1e-5)
+        by_rank = sorted(hits, key=lambda hit: hit.ranks["multi_vector"])
+        assert [hit.ranks["multi_vector"] for hit in by_rank] == list(range(1, len(hits) + 1))
+        assert [hit.scores["multi_vector"] for hit in by_rank] == sorted((hit.scores["multi_vector"] for hit in hits), reverse=True)
+        for hit in hits:
+            assert hit.score == pytest.approx(sum(1 / (60 + rank) for rank in hit.ranks.values()))
+
+    async def test_ranks_alone_where_the_others_weigh_nothing(self, retriever: Retriever, chunks: list[Chunk]) -> None:
+        fusion = Fusion(weights={"dense": 0.0, "full_text": 0.0})
+        hits = await search(retriever, "amber cedar 17", legs=["dense", "full_text", "multi_vector"], fusion=fusion, limit=80)
+        assert [hit.ranks["multi_vector"] for hit in hits] == list(range(1, len(chunks) + 1))
+        assert set(hits[0].scores) == {"dense", "full_text", "multi_vector", "fused"}
+
+    async def test_alone_it_would_find_nothing_and_is_refused(self, retriever: Retriever) -> None:
+        with pytest.raises(InvalidRequest, match="only multi_vector") as refused:
+            await search(retriever, "amber", legs=["multi_vector"])
+        assert refused.value.field == "legs"
+
+    async def test_a_collection_without_token_vectors_is_refused(self, retriever: Retriever) -> None:
+        c = chunk("a", "amber")
+        await retriever.finish_write("default", await begin(retriever, [c]), [c], replace(embed([c]), multi_vector=None))
+        assert (await retriever.describe("default")).legs == ["dense", "sparse", "full_text"]
+        with pytest.raises(InvalidRequest, match="the collection has no multi_vector vectors"):
+            await search(retriever, "amber", legs=["dense", "multi_vector"])
+        assert len(await search(retriever, "amber", legs=["dense"])) == 1
 
 
 class TestFingerprints:

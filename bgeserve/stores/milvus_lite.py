@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import socket
 import warnings
+from dataclasses import replace
 
 import grpc
 from pymilvus import MilvusClient, MilvusException
@@ -42,7 +43,7 @@ class MilvusLiteStore(MilvusCollections):
         self._file = str(settings.path.absolute() / _FILE)
         try:
             client = _start(self._file)
-            super().__init__(client, ENGINE, _PREFIX, settings.language)
+            super().__init__(client, replace(ENGINE, token_folder=settings.path), _PREFIX, settings.language)
         except BaseException:
             self._stop()
             raise
@@ -66,7 +67,7 @@ class MilvusLiteStore(MilvusCollections):
     def _start_again(self) -> None:
         """What was acknowledged is in the file, and this is still its owner: a process that died need not take the replica with it."""
         log.warning("Milvus Lite has died; it is started again with what %s holds", self._file)
-        self._client.close()
+        super().close()
         _release(self._file)
         self._client = _start(self._file)
         self._collections = self._find()

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from bgeserve.errors import InvalidRequest, NotFound, StoreError
 from bgeserve.filters import Filter
 from bgeserve.stores.validation import check_collection_name
-from bgeserve.types import Chunk, Embeddings, Leg, Query
+from bgeserve.types import Chunk, Embeddings, FindingLeg, Query
 from bgeserve.vector_store import CollectionSchema, ScoredId
 
 
@@ -23,9 +23,11 @@ class Collection(Protocol):
     def delete(self, document_ids: Sequence[str]) -> int: ...
     def matching(self, filter: Filter) -> list[str]: ...
     def get(self, document_ids: Sequence[str]) -> list[Chunk]: ...
+    def export(self, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]: ...
     def content_hashes(self, document_ids: Sequence[str]) -> dict[str, str]: ...
     def scroll(self, limit: int, after: str | None) -> tuple[list[str], str | None]: ...
-    def search(self, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]: ...
+    def search(self, leg: FindingLeg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]: ...
+    def rescore(self, query: Query, keys: Sequence[str]) -> list[ScoredId]: ...
     def fetch(self, keys: Sequence[str]) -> list[Chunk]: ...
     def count(self) -> int: ...
 
@@ -75,14 +77,20 @@ class NamedCollections(ABC, Generic[C]):
     def get(self, collection: str, document_ids: Sequence[str]) -> list[Chunk]:
         return self._collection(collection).get(document_ids)
 
+    def export(self, collection: str, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]:
+        return self._collection(collection).export(document_ids)
+
     def content_hashes(self, collection: str, document_ids: Sequence[str]) -> dict[str, str]:
         return self._collection(collection).content_hashes(document_ids)
 
     def scroll(self, collection: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
         return self._collection(collection).scroll(limit, after)
 
-    def search(self, collection: str, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
+    def search(self, collection: str, leg: FindingLeg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
         return self._collection(collection).search(leg, query, limit, filter)
+
+    def rescore(self, collection: str, query: Query, keys: Sequence[str]) -> list[ScoredId]:
+        return self._collection(collection).rescore(query, keys)
 
     def fetch(self, collection: str, keys: Sequence[str]) -> list[Chunk]:
         return self._collection(collection).fetch(keys)
