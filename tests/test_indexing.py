@@ -93,7 +93,9 @@ async def test_token_vectors_go_to_the_owner_as_it_keeps_them(retriever: StoreRe
         await finish_write(collection, ticket, chunks, embeddings)
 
     monkeypatch.setattr(retriever, "finish_write", watched)
-    await IndexPipeline(CountingEmbedder(), retriever, ["dense", "multi_vector"]).put("default", [Document("a", "one")], **PUT)
+    await IndexPipeline(IndexEmbedders(CountingEmbedder(), retriever), retriever, ["dense", "multi_vector"]).put(
+        "default", [Document("a", "one")], **PUT
+    )
     assert [vectors.dtype for vectors in sent[0].multi_vector or ()] == [np.float16]
     assert list((await retriever.describe("default")).legs) == ["dense", "full_text", "multi_vector"]
     asked = Query("one", dense=np.array([1, 0], np.float32), multi_vector=np.array([[1, 0]], np.float32))
