@@ -72,10 +72,19 @@ class RemoteStoreSettings(CommonStoreSettings):
     of them the beginning of another's."""
 
 
+Oversampling = Annotated[float, Field(ge=1, le=100)]
+
+
 class QdrantEdgeSettings(EmbeddedStoreSettings):
     """Qdrant inside the Retriever's own process."""
 
     kind: Literal["qdrant_edge"] = "qdrant_edge"
+    quantization: Literal["none", "turbo", "binary"] = "none"
+    """Dense vectors are looked through in a short form, and the best by it scored anew by the whole vectors: faster, and not exact any more
+    (docs/stores.md has the recall). turbo: 8 bits a dimension; binary: 1, for models of many dimensions. A collection keeps what its first
+    write found here."""
+    oversampling: Oversampling = 2
+    """How many times as many as are wanted are scored anew."""
 
 
 class QdrantSettings(RemoteStoreSettings):
@@ -84,6 +93,10 @@ class QdrantSettings(RemoteStoreSettings):
     kind: Literal["qdrant"] = "qdrant"
     url: str
     """Such as http://qdrant:6333."""
+    quantization: Literal["none", "scalar", "turbo", "binary"] = "none"
+    """As of QdrantEdgeSettings; scalar: 8 bits a dimension, in equal steps. The short form lies in memory, the whole vectors on disk."""
+    oversampling: Oversampling = 2
+    """As of QdrantEdgeSettings."""
     api_key_env: EnvironmentVariable | None = None
 
 

@@ -31,6 +31,8 @@ class CollectionSchema:
     language: str | None
     token_dimensions: int | None = None
     """Of each token vector. None: the collection has none."""
+    quantization: str = "none"
+    """How the engine shortens dense vectors for a first look at them: the store's own choice of those in `store_settings.py`."""
 
 
 class VectorStore(Protocol):

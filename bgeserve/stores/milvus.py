@@ -36,7 +36,7 @@ class MilvusCollections(NamedCollections[MilvusCollection]):
             if stored_as.startswith(self._prefix):
                 found = cast("dict[str, Any]", call(stored_as, self._client.describe_collection, stored_as))
                 name, schema = described(stored_as, found["description"])
-                self._require_language(name, schema)
+                self._require_same(name, schema)
                 opened[name] = MilvusCollection(self._client, self._engine, stored_as, name, schema)
         return opened
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from bgeserve.errors import Conflict, InvalidRequest, NotFound, StoreError
@@ -38,8 +39,9 @@ C = TypeVar("C", bound=Collection)
 class NamedCollections(ABC, Generic[C]):
     """Implements `VectorStore`, but for `flush` and `close`."""
 
-    def __init__(self, language: str | None) -> None:
+    def __init__(self, language: str | None, quantization: str = "none") -> None:
         self._language = language
+        self._quantization = quantization
         self._collections: dict[str, C] = {}
         self._aliases: Mapping[str, str] = {}
 
@@ -66,7 +68,7 @@ class NamedCollections(ABC, Generic[C]):
         if collection in self._aliases:
             raise Conflict(f"{collection!r} is an alias, of collection {self._aliases[collection]!r}", field="collection")
         self.ensure_writable()
-        self._collections[collection] = self._make(collection, schema)
+        self._collections[collection] = self._make(collection, replace(schema, quantization=self._quantization))
 
     def drop(self, collection: str) -> None:
         if names := [alias for alias, named in self._aliases.items() if named == collection]:
@@ -131,14 +133,17 @@ class NamedCollections(ABC, Generic[C]):
             "only Qdrant Edge copies one collection: use `bge-serve export`, or the database's own backups", field="collection"
         )
 
-    def _require_language(self, name: str, schema: CollectionSchema) -> None:
-        """Raises StoreError when a collection that was found is of another language than the settings'."""
-        if schema.language != self._language:
-            raise StoreError(
-                f"store.language is {self._language!r}, but collection {name!r} was indexed with {schema.language!r}: "
-                "set it back, or index anew",
-                field="language",
-            )
+    def _require_same(self, name: str, schema: CollectionSchema) -> None:
+        """Raises StoreError when a collection that was found was made with another language or quantization than the settings'."""
+        for field, wanted, found in (
+            ("language", self._language, schema.language),
+            ("quantization", self._quantization, schema.quantization),
+        ):
+            if found != wanted:
+                raise StoreError(
+                    f"store.{field} is {wanted!r}, but collection {name!r} was indexed with {found!r}: set it back, or index anew",
+                    field=field,
+                )
 
     def _collection(self, name: str) -> C:
         if name not in self._collections:

@@ -34,9 +34,11 @@ STEADY_CHUNKS = 1024
 
 
 class QdrantCollection(Generic[S]):
-    def __init__(self, shard: S, schema: CollectionSchema, lexicon: Lexicon) -> None:
+    def __init__(self, shard: S, schema: CollectionSchema, lexicon: Lexicon, oversampling: float = 1) -> None:
+        """`oversampling`: of a search of quantized vectors, if the collection has them."""
         self.shard = shard
         self.schema = schema
+        self._oversampling = None if schema.quantization == "none" else oversampling
         self._lexicon = lexicon
         self._bm25 = Bm25Encoder(schema.language, lexicon.average_tokens)
         indexed = shard.indexed_fields()
@@ -93,8 +95,9 @@ class QdrantCollection(Generic[S]):
         if vector is None:
             return []
         where = None if filter is None else condition(filter)
+        oversampling = self._oversampling if leg == "dense" else None
         # The engine gives equal scores in random order.
-        return best_in_one_order(lambda count: self.shard.nearest(leg, vector, count, where), limit)
+        return best_in_one_order(lambda count: self.shard.nearest(leg, vector, count, where, oversampling), limit)
 
     def rescore(self, query: Query, keys: Sequence[str]) -> list[ScoredId]:
         vectors = token_vectors_of(self.schema, query)

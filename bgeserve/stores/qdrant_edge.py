@@ -24,7 +24,7 @@ class QdrantEdgeStore(NamedCollections[QdrantCollection[EdgeShard]]):
 
     def __init__(self, settings: QdrantEdgeSettings) -> None:
         Bm25Encoder(settings.language, 1.0)  # an unknown language is refused at start, not at the first write
-        super().__init__(settings.language)
+        super().__init__(settings.language, settings.quantization)
         self._settings = settings
         self._folder = StoreFolder(settings.path, settings.kind, settings.create)
         self._root = settings.path / "collections"
@@ -62,15 +62,15 @@ class QdrantEdgeStore(NamedCollections[QdrantCollection[EdgeShard]]):
 
     def _make(self, name: str, schema: CollectionSchema) -> QdrantCollection[EdgeShard]:
         shard = EdgeShard.create(self._root / name, schema)
-        collection = QdrantCollection(shard, schema, Lexicon())
+        collection = QdrantCollection(shard, schema, Lexicon(), self._settings.oversampling)
         shard.seal(schema)
         return collection
 
     def _open(self, name: str) -> QdrantCollection[EdgeShard]:
         shard, schema, lexicon = EdgeShard.open(self._root / name)
         try:
-            self._require_language(name, schema)
+            self._require_same(name, schema)
         except StoreError:
             shard.close()
             raise
-        return QdrantCollection(shard, schema, lexicon)
+        return QdrantCollection(shard, schema, lexicon, self._settings.oversampling)

@@ -31,6 +31,12 @@ _INDEX_KINDS = {
     "integer": qdrant.PayloadSchemaType.Integer,
     "float": qdrant.PayloadSchemaType.Float,
 }
+_QUANTIZATIONS = {
+    "none": None,
+    # Not of int8: without `optimize`, which is not called (see `max_search_threads`), the engine leaves such vectors as they are.
+    "turbo": qdrant.TurboQuantQuantizationConfig(bits=qdrant.TurboQuantBitSize.Bits8),
+    "binary": qdrant.BinaryQuantizationConfig(),
+}
 
 
 class EdgeShard:
@@ -94,13 +100,15 @@ class EdgeShard:
         points, following = self._call(self._shard.scroll, request)
         return [_stored(point) for point in points], None if following is None else str(following)
 
-    def nearest(self, leg: Leg, vector: Vector, limit: int, where: Condition | None) -> list[ScoredId]:
+    def nearest(self, leg: Leg, vector: Vector, limit: int, where: Condition | None, oversampling: float | None = None) -> list[ScoredId]:
+        quantization = None if oversampling is None else qdrant.QuantizationSearchParams(rescore=True, oversampling=oversampling)
         request = qdrant.QueryRequest(
             limit=limit,
             query=qdrant.Query.Nearest(_engine_vector(vector), using=leg),
             filter=_engine_filter(where),
             with_payload=False,
             with_vector=False,
+            params=None if quantization is None else qdrant.SearchParams(quantization=quantization),
         )
         return [ScoredId(str(point.id), point.score) for point in self._call(self._shard.query, request)]
 
@@ -146,7 +154,8 @@ class EdgeShard:
 def _engine_config(schema: CollectionSchema) -> qdrant.EdgeConfig:
     vectors: dict[str, qdrant.EdgeVectorParams] = {}
     if schema.dimensions is not None:
-        vectors["dense"] = qdrant.EdgeVectorParams(size=schema.dimensions, distance=qdrant.Distance.Cosine)
+        quantization = _QUANTIZATIONS[schema.quantization]
+        vectors["dense"] = qdrant.EdgeVectorParams(schema.dimensions, qdrant.Distance.Cosine, quantization_config=quantization)
     if schema.token_dimensions is not None:
         vectors["multi_vector"] = _token_vector_params(schema.token_dimensions)
     sparse = {"full_text": qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)}

@@ -21,6 +21,12 @@ T = TypeVar("T")
 
 FORMAT = 1
 _METADATA = "bge_serve"
+_QUANTIZATIONS = {
+    "none": None,
+    "scalar": models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)),
+    "turbo": models.TurboQuantization(turbo=models.TurboQuantQuantizationConfig(bits=models.TurboQuantBitSize.BITS8, always_ram=True)),
+    "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
+}
 
 
 class ServerShard:
@@ -37,7 +43,13 @@ class ServerShard:
             sparse["sparse"] = models.SparseVectorParams()
         vectors: dict[str, models.VectorParams] = {}
         if schema.dimensions is not None:
-            vectors["dense"] = models.VectorParams(size=schema.dimensions, distance=models.Distance.COSINE)
+            quantization = _QUANTIZATIONS[schema.quantization]
+            vectors["dense"] = models.VectorParams(
+                size=schema.dimensions,
+                distance=models.Distance.COSINE,
+                quantization_config=quantization,
+                on_disk=None if quantization is None else True,
+            )
         if schema.token_dimensions is not None:
             vectors["multi_vector"] = _token_vector_params(schema.token_dimensions)
         metadata = _metadata(schema, Lexicon())
@@ -81,10 +93,14 @@ class ServerShard:
         )
         return [_stored(point) for point in points], None if following is None else str(following)
 
-    def nearest(self, leg: Leg, vector: Vector, limit: int, where: Condition | None) -> list[ScoredId]:
+    def nearest(self, leg: Leg, vector: Vector, limit: int, where: Condition | None, oversampling: float | None = None) -> list[ScoredId]:
+        quantization = None if oversampling is None else models.QuantizationSearchParams(rescore=True, oversampling=oversampling)
+        params = None if quantization is None else models.SearchParams(quantization=quantization)
         query = self._client.query_points
         asked = _vector(vector)
-        found = self._call(query, self._name, query=asked, using=leg, query_filter=_filter(where), limit=limit, with_payload=False)
+        found = self._call(
+            query, self._name, query=asked, using=leg, query_filter=_filter(where), limit=limit, with_payload=False, search_params=params
+        )
         return [ScoredId(str(point.id), point.score) for point in found.points]
 
     def vectors(self, ids: Sequence[str], legs: Sequence[Leg]) -> Mapping[str, Mapping[Leg, Vector]]:

@@ -62,8 +62,8 @@ class Shard(Protocol):
         """In the order of ids, from `offset` on, and where the next page begins. `fields`: of the payload, True for all."""
         ...
 
-    def nearest(self, leg: Leg, vector: Vector, limit: int, where: Condition | None) -> list[ScoredId]:
-        """Best first; equal scores in any order."""
+    def nearest(self, leg: Leg, vector: Vector, limit: int, where: Condition | None, oversampling: float | None = None) -> list[ScoredId]:
+        """Best first; equal scores in any order. Quantized vectors find `oversampling` times as many, which the whole ones score anew."""
         ...
 
     def vectors(self, ids: Sequence[str], legs: Sequence[Leg]) -> Mapping[str, Mapping[Leg, Vector]]:
