@@ -20,7 +20,8 @@ from bgeserve.types import Chunk, EmbeddedChunks, Embeddings, Float32Array, Spar
 
 FORMAT = 1
 ROW_GROUP_CHUNKS = 512
-"""What reading and writing hold in memory at a time."""
+ROW_GROUP_BYTES = 32 * 2**20
+"""Whichever comes first ends a row group: what reading and writing hold in memory at a time."""
 _METADATA = b"bge_serve"
 
 RecordBatch = Any
@@ -30,7 +31,7 @@ RecordBatch = Any
 def require_pyarrow() -> None:
     """Raises SettingsError where it is not installed."""
     if find_spec("pyarrow") is None:
-        raise SettingsError("this command needs pyarrow: pip install 'bge-serve[data]'")
+        raise SettingsError("this command needs pyarrow: pip install pyarrow (bge-serve[data] has it too)")
 
 
 class ChunkFileWriter:
@@ -47,7 +48,8 @@ class ChunkFileWriter:
         if not documents.chunks:
             return
         self._waiting.append(_rows(documents, self._collection))
-        if sum(rows.num_rows for rows in self._waiting) >= ROW_GROUP_CHUNKS:
+        size = sum(rows.nbytes for rows in self._waiting)
+        if size >= ROW_GROUP_BYTES or sum(rows.num_rows for rows in self._waiting) >= ROW_GROUP_CHUNKS:
             self._write_group()
 
     def _write_group(self) -> None:
@@ -97,8 +99,9 @@ class ChunkFile:
 
     def documents(self) -> Iterator[EmbeddedChunks]:
         """Pieces in the order of the file; one may end within a document."""
-        for rows in self._file.iter_batches(batch_size=ROW_GROUP_CHUNKS):
-            yield EmbeddedChunks(_chunks(rows), _embeddings(rows, self.fingerprint))
+        for group in range(self._file.num_row_groups):
+            for rows in self._file.iter_batches(batch_size=ROW_GROUP_CHUNKS, row_groups=[group]):
+                yield EmbeddedChunks(_chunks(rows), _embeddings(rows, self.fingerprint))
 
 
 def _rows(documents: EmbeddedChunks, collection: str) -> RecordBatch:

@@ -107,7 +107,7 @@ class IndexPipeline:
             rows = [row for row, chunk in enumerate(chunks) if chunk.document_id not in ticket.unchanged]
             changed = [chunks[row] for row in rows]
             if changed:
-                await self._retriever.finish_write(collection, ticket, changed, select_embeddings(embeddings, rows))
+                await self._retriever.finish_write(collection, ticket, changed, await _as_stored(select_embeddings(embeddings, rows)))
             else:
                 await self._retriever.abandon_write(collection, ticket)
         return WriteResult(len({chunk.document_id for chunk in changed}), len(ticket.unchanged), tokens=0)

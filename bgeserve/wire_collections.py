@@ -151,8 +151,8 @@ def _chunk(chunk: Chunk, embeddings: Embeddings, row: int) -> dict[str, Any]:
         weights = embeddings.sparse[row]
         sent["sparse"] = {"indices": _base64(weights.indices), "values": _base64(weights.values)}
     if embeddings.multi_vector is not None:
-        rows = np.asarray(embeddings.multi_vector[row], np.float32)
-        sent["multi_vector"] = {"shape": list(rows.shape), "base64": _base64(rows)}
+        rows = embeddings.multi_vector[row]
+        sent["multi_vector"] = {"shape": list(rows.shape), "base64": _base64(rows.astype(np.float32, copy=False))}
     return sent
 
 

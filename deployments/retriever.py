@@ -36,7 +36,11 @@ class RetrieverDeployment:
             settings = settings.model_copy(update={"path": data_folder(settings.path)})
         self._retriever = await asyncio.to_thread(StoreRetriever, settings, observer=observer())
         remote = {name: RemoteEmbedder(handle, max_call_bytes=0) for name, handle in embedders.items()}
-        await require_embedders(await self._retriever.collections(), remote)
+        try:
+            await require_embedders(await self._retriever.collections(), remote)
+        except BaseException:
+            await self._retriever.close()
+            raise
 
     @answers_refusals
     async def retrieve(

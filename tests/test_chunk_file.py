@@ -116,6 +116,14 @@ def test_large_files_are_read_in_pieces_and_documents_come_whole_out_of_them(tmp
     assert all((ours == theirs).all() for ours, theirs in zip(tokens, everything.embeddings.multi_vector or (), strict=True))
 
 
+def test_a_row_group_is_bounded_by_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = documents([chunk(f"d{i}", "x" * 1000) for i in range(100)])
+    monkeypatch.setattr("bgeserve.chunk_file.ROW_GROUP_BYTES", 20_000)
+    path = write(tmp_path / "docs.parquet", _in_parts(everything, 10))
+    assert parquet.ParquetFile(path).num_row_groups == 5
+    assert [len(piece.chunks) for piece in ChunkFile(path).documents()] == [20] * 5
+
+
 def test_requests_are_bounded_by_bytes_and_a_larger_document_goes_alone() -> None:
     texts = ["x" * (MAX_PAGE_BYTES // 3)] * 4 + ["y" * 2 * MAX_PAGE_BYTES, "z"]
     batches = list(split_chunks([documents([chunk(f"d{i}", text) for i, text in enumerate(texts)])]))

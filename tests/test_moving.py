@@ -181,4 +181,4 @@ def test_without_its_extra_the_command_says_what_to_install(capsys: pytest.Captu
     monkeypatch.setattr("bgeserve.chunk_file.find_spec", lambda name: None)
     for command in (["export", "default", "x"], ["import", "x"]):
         assert main(command) == 1
-        assert "pip install 'bge-serve[data]'" in capsys.readouterr().err
+        assert "pip install pyarrow" in capsys.readouterr().err

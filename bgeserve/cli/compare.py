@@ -15,7 +15,7 @@ from bgeserve.cli.output import print_json, print_table
 from bgeserve.cli.progress import Bars
 from bgeserve.errors import InvalidRequest
 from bgeserve.evaluation import Run, measure, require_measures, search_all
-from bgeserve.types import Mode
+from bgeserve.types import MODES, Mode
 from bgeserve.wire import SearchOptions
 
 DEPTH = 10
@@ -32,7 +32,7 @@ def add_parser(subparsers: Subparsers[Any]) -> None:
     parser.add_argument("collections", nargs=2, metavar=("A", "B"), help="collections or aliases")
     parser.add_argument("--queries", type=Path, required=True, metavar="FILE", help='lines of {"_id": ..., "text": ...}, as BEIR has them')
     parser.add_argument("--qrels", type=Path, metavar="FILE", help="BEIR's judgements: query, document and relevance, with tabs between")
-    parser.add_argument("--mode", default="hybrid", choices=["dense", "sparse", "full_text", "hybrid"])
+    parser.add_argument("--mode", default="hybrid", choices=MODES)
     parser.add_argument("--rerank", metavar="MODEL", help="by this reranker (default: none)")
     parser.add_argument("--url", help="of the service; default $BGE_SERVE_URL, else http://127.0.0.1:8000")
     parser.add_argument("--json", action="store_true", help="print one JSON document, and no progress")
