@@ -1,0 +1,170 @@
+"""The part of a data job that runs in the cluster: reads records and puts their documents into the service, several calls at a time.
+
+What is stored already is not embedded again, and a job that was killed leaves whole documents behind: whoever starts it again goes on where
+it was. Knows records and the application's handle. Chunks, vectors and the order of writes are the service's (`bgeserve/indexing.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import Any, cast
+
+import ray
+from ray import serve
+from ray.data import DataContext, Dataset
+from ray.serve.exceptions import RayServeException
+
+from bgeserve.caller import A_JOB
+from bgeserve.errors import ComputeError, InvalidRequest, NotFound, Overloaded, StaleWrite, Unavailable
+from bgeserve.splitting import gather_bounded
+from bgeserve.types import Document, WriteResult
+from bgeserve.wire import add, split_documents
+from deployments.remote import Remote
+from graphs.jobs_files import read_files, records_of
+
+RETRY_S = 300.0
+"""How long one call waits for a service that is full, restarts, or has lost its store's owner."""
+PAUSE_S = 1.0
+BLOCK_BYTES = 2**20
+"""Of records, which come one block at a time: as a whole file they would fill a small object store, and come late."""
+ID_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """What is not stored: where it stood, why, and the row itself (JSON)."""
+
+    where: str
+    why: str
+    row: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of a whole job, up to now; `dead_letters` are those since this was last asked for."""
+
+    written: WriteResult = field(default_factory=lambda: WriteResult(0, 0, 0))
+    rejected: int = 0
+    source_bytes: int = 0
+    total_bytes: int | None = None
+    dead_letters: Sequence[DeadLetter] = ()
+
+
+@ray.remote(num_cpus=0)
+class JobWriter:
+    """One job. An actor, so that a driver outside the cluster (Ray Client) does the same as one inside; it ends with its driver."""
+
+    def __init__(self, collection: str, app: str, calls_in_flight: int) -> None:
+        self._collection = collection
+        self._app = app
+        self._calls_in_flight = calls_in_flight
+        self._progress = Progress()
+        self._dead_letters: deque[tuple[DeadLetter, int]] = deque()
+        """With the bytes of each. From two threads: the one that reads, and the one that writes."""
+        self._seen: set[bytes] = set()
+        self._reading: dict[str, tuple[str, int]] = {}
+        """Of the documents that are on their way: where each stood, and its bytes."""
+
+    async def progress(self) -> Progress:
+        dead_letters: list[DeadLetter] = []
+        while self._dead_letters:
+            dead_letter, source_bytes = self._dead_letters.popleft()
+            dead_letters.append(dead_letter)
+            before = self._progress
+            self._progress = replace(before, rejected=before.rejected + 1, source_bytes=before.source_bytes + source_bytes)
+        return replace(self._progress, dead_letters=dead_letters)
+
+    async def run(self, source: str | Dataset) -> None:
+        """Until everything is stored or a dead letter. Raises what no other row would escape; what was stored stays."""
+        self._remote = Remote(await asyncio.to_thread(_handle, self._app))
+        calls = split_documents(self._documents(await asyncio.to_thread(self._records, source)))
+        drawing = asyncio.Lock()
+
+        async def writer() -> None:
+            while True:
+                async with drawing:
+                    documents = await asyncio.to_thread(next, calls, None)
+                if documents is None:
+                    return
+                await self._put(documents)
+
+        await gather_bounded([writer] * self._calls_in_flight, self._calls_in_flight)
+
+    def _records(self, source: str | Dataset) -> Dataset:
+        context = DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        context.target_max_block_size = BLOCK_BYTES
+        # Of two rows with one id the first is stored: which that is must not depend on who reads faster.
+        context.execution_options.preserve_order = True
+        if isinstance(source, Dataset):
+            return records_of(source)
+        records, total_bytes = read_files(source)
+        self._progress = replace(self._progress, total_bytes=total_bytes)
+        return records
+
+    def _documents(self, records: Dataset) -> Iterator[Document]:
+        for batch in records.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for record in cast(Any, batch).to_pylist():
+                where, source_bytes = record["where"], record["source_bytes"]
+                if record["why"] is not None:
+                    self._dead_letters.append((DeadLetter(where, record["why"], record["row"]), source_bytes))
+                    continue
+                document = Document(**json.loads(record["document"]))
+                digest = hashlib.blake2b(document.id.encode(), digest_size=ID_DIGEST_BYTES).digest()
+                if digest in self._seen:
+                    why = f"id {document.id!r} has come already: of two documents with one id, one would be lost"
+                    self._dead_letters.append((DeadLetter(where, why, record["document"]), source_bytes))
+                    continue
+                self._seen.add(digest)
+                self._reading[document.id] = where, source_bytes
+                yield document
+
+    async def _put(self, documents: Sequence[Document]) -> None:
+        """Halves a call that is refused for what is in it, down to the document that is the reason."""
+        try:
+            written = await self._send(documents)
+        except (InvalidRequest, ComputeError) as error:
+            if error.field == "collection":
+                raise
+            if len(documents) == 1:
+                (document,) = documents
+                where, source_bytes = self._reading.pop(document.id)
+                row = {"id": document.id, "title": document.title, "text": document.text, "metadata": document.metadata}
+                self._dead_letters.append((DeadLetter(where, error.message, json.dumps(row)), source_bytes))
+                return
+            middle = len(documents) // 2
+            await self._put(documents[:middle])
+            await self._put(documents[middle:])
+            return
+        source_bytes = sum(self._reading.pop(document.id)[1] for document in documents)
+        before = self._progress
+        self._progress = replace(before, written=add(before.written, written), source_bytes=before.source_bytes + source_bytes)
+
+    async def _send(self, documents: Sequence[Document]) -> WriteResult:
+        give_up_at = monotonic() + RETRY_S
+        text_bytes = sum(len(document.text) for document in documents)
+        asked = {"lane": A_JOB.lane}
+        while True:
+            try:
+                return await self._remote.call(
+                    "put_documents", self._collection, documents, asked=asked, caller=A_JOB, text_bytes=text_bytes
+                )
+            except (Overloaded, StaleWrite, Unavailable) as error:
+                pause_s = error.retry_after_s or PAUSE_S
+                if monotonic() + pause_s > give_up_at:
+                    raise
+                await asyncio.sleep(pause_s)
+
+
+def _handle(app: str) -> Any:
+    try:
+        return serve.get_app_handle(app)
+    except RayServeException:
+        running = sorted(serve.status().applications)
+        raise NotFound(f"no application {app!r} runs in this Ray cluster; there are {running}", field="app") from None
