@@ -15,7 +15,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self, TextIO, cast
@@ -106,9 +105,9 @@ def _run(args: argparse.Namespace) -> int:
             on_progress=watch,
         )
         show(_documents(last), _documents(last))
-    took_s = round(perf_counter() - started, 3)
+    done = {name: getattr(last, name) for name in ("upserted", "unchanged", "tokens", "truncated", "rejected")}
     letters = str(dead_letters.path) if last.rejected else None
-    print_done(args, {**asdict(last.written), "rejected": last.rejected, "dead_letters": letters, "took_s": took_s})
+    print_done(args, {**done, "dead_letters": letters, "took_s": round(perf_counter() - started, 3)})
     return EXIT_DEAD_LETTERS if last.rejected else 0
 
 
@@ -121,7 +120,7 @@ def _connect(address: str | None) -> None:
 
 
 def _documents(progress: Progress) -> int:
-    return progress.written.upserted + progress.written.unchanged + progress.rejected
+    return progress.upserted + progress.unchanged + progress.rejected
 
 
 def _estimated_documents(progress: Progress) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 
 from bgeserve.caller import A_JOB
 from bgeserve.settings import EmbedderSettings
@@ -45,12 +46,16 @@ class Encode:
         input_type: InputType = "document",
         settings: EmbedderSettings | None = None,
     ) -> None:
-        """model: a hub name, a folder, or `package:NAME`. column: whose strings are embedded. settings: everything else of the model."""
+        """model: a hub name, a folder, or `package:NAME`. column: whose strings are embedded. settings: everything else of the model;
+        None: as for a replica that has what its actor was given (`num_cpus`, `num_gpus`)."""
         # Only the actors that compute pay for importing torch.
         from bgeserve.engine import EmbedderEngine
 
-        settings = (settings or EmbedderSettings(model=model)).model_copy(update={"model": model, "max_queue_s": inf})
-        self._engine = EmbedderEngine(model, settings)
+        if settings is None:
+            given = ray.get_runtime_context().get_assigned_resources()
+            settings = EmbedderSettings(model=model, cpus=given.get("CPU") or 1, gpus=given.get("GPU", 0))
+        # Ray Data bounds what waits.
+        self._engine = EmbedderEngine(model, settings.model_copy(update={"model": model, "max_queue_s": inf}))
         self._outputs = tuple(outputs)
         self._column = column
         self._input_type: InputType = input_type

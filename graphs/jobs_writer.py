@@ -11,8 +11,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from time import monotonic
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import ray
@@ -21,16 +20,14 @@ from ray.data import DataContext, Dataset
 from ray.serve.exceptions import RayServeException
 
 from bgeserve.caller import A_JOB
-from bgeserve.errors import ComputeError, InvalidRequest, NotFound, Overloaded, StaleWrite, Unavailable
+from bgeserve.errors import NotFound
 from bgeserve.splitting import gather_bounded
 from bgeserve.types import Document, WriteResult
-from bgeserve.wire import add, split_documents
+from bgeserve.wire import split_documents
 from deployments.remote import Remote
+from graphs.jobs_calls import put
 from graphs.jobs_files import read_files, records_of
 
-RETRY_S = 300.0
-"""How long one call waits for a service that is full, restarts, or has lost its store's owner."""
-PAUSE_S = 1.0
 BLOCK_BYTES = 2**20
 """Of records, which come one block at a time: as a whole file they would fill a small object store, and come late."""
 ID_DIGEST_BYTES = 16
@@ -49,8 +46,13 @@ class DeadLetter:
 class Progress:
     """Of a whole job, up to now; `dead_letters` are those since this was last asked for."""
 
-    written: WriteResult = field(default_factory=lambda: WriteResult(0, 0, 0))
+    upserted: int = 0
+    unchanged: int = 0
     rejected: int = 0
+    tokens: int = 0
+    """Embedded."""
+    truncated: int = 0
+    """Documents of which the model saw only the beginning."""
     source_bytes: int = 0
     total_bytes: int | None = None
     dead_letters: Sequence[DeadLetter] = ()
@@ -68,8 +70,8 @@ class JobWriter:
         self._dead_letters: deque[tuple[DeadLetter, int]] = deque()
         """With the bytes of each. From two threads: the one that reads, and the one that writes."""
         self._seen: set[bytes] = set()
-        self._reading: dict[str, tuple[str, int]] = {}
-        """Of the documents that are on their way: where each stood, and its bytes."""
+        self._on_their_way: dict[str, tuple[str, int]] = {}
+        """Of each document that is neither stored nor a dead letter yet: where it stood, and its bytes."""
 
     async def progress(self) -> Progress:
         dead_letters: list[DeadLetter] = []
@@ -122,44 +124,30 @@ class JobWriter:
                     self._dead_letters.append((DeadLetter(where, why, record["document"]), source_bytes))
                     continue
                 self._seen.add(digest)
-                self._reading[document.id] = where, source_bytes
+                self._on_their_way[document.id] = where, source_bytes
                 yield document
 
     async def _put(self, documents: Sequence[Document]) -> None:
-        """Halves a call that is refused for what is in it, down to the document that is the reason."""
-        try:
-            written = await self._send(documents)
-        except (InvalidRequest, ComputeError) as error:
-            if error.field == "collection":
-                raise
-            if len(documents) == 1:
-                (document,) = documents
-                where, source_bytes = self._reading.pop(document.id)
-                row = {"id": document.id, "title": document.title, "text": document.text, "metadata": document.metadata}
-                self._dead_letters.append((DeadLetter(where, error.message, json.dumps(row)), source_bytes))
-                return
-            middle = len(documents) // 2
-            await self._put(documents[:middle])
-            await self._put(documents[middle:])
-            return
-        source_bytes = sum(self._reading.pop(document.id)[1] for document in documents)
-        before = self._progress
-        self._progress = replace(before, written=add(before.written, written), source_bytes=before.source_bytes + source_bytes)
+        outcome = await put(self._send, documents)
+        for document, why in outcome.refused:
+            where, source_bytes = self._on_their_way.pop(document.id)
+            self._dead_letters.append((DeadLetter(where, why, json.dumps(asdict(document))), source_bytes))
+        refused = {document.id for document, _ in outcome.refused}
+        source_bytes = sum(self._on_their_way.pop(document.id)[1] for document in documents if document.id not in refused)
+        before, written = self._progress, outcome.written
+        self._progress = replace(
+            before,
+            upserted=before.upserted + written.upserted,
+            unchanged=before.unchanged + written.unchanged,
+            tokens=before.tokens + written.tokens,
+            truncated=before.truncated + len(written.truncated),
+            source_bytes=before.source_bytes + source_bytes,
+        )
 
     async def _send(self, documents: Sequence[Document]) -> WriteResult:
-        give_up_at = monotonic() + RETRY_S
         text_bytes = sum(len(document.text) for document in documents)
         asked = {"lane": A_JOB.lane}
-        while True:
-            try:
-                return await self._remote.call(
-                    "put_documents", self._collection, documents, asked=asked, caller=A_JOB, text_bytes=text_bytes
-                )
-            except (Overloaded, StaleWrite, Unavailable) as error:
-                pause_s = error.retry_after_s or PAUSE_S
-                if monotonic() + pause_s > give_up_at:
-                    raise
-                await asyncio.sleep(pause_s)
+        return await self._remote.call("put_documents", self._collection, documents, asked=asked, caller=A_JOB, text_bytes=text_bytes)
 
 
 def _handle(app: str) -> Any:

@@ -102,8 +102,9 @@ def _sentence(collection: str, done: Mapping[str, Any]) -> str:
     parts = [f"{done['upserted']:,} embedded and stored", f"{done['unchanged']:,} unchanged"]
     if done.get("deleted"):
         parts.append(f"{done['deleted']:,} deleted")
-    if done["truncated"]:
-        parts.append(f"{len(done['truncated']):,} longer than the model reads")
+    if truncated := done["truncated"]:
+        # A job, which may be of millions, counts them; here they are named.
+        parts.append(f"{truncated if isinstance(truncated, int) else len(truncated):,} longer than the model reads")
     if empty := done.get("empty"):
         parts.append(f"{len(empty):,} empty left out ({empty[0]}{', ...' if len(empty) > 1 else ''})")
     if done.get("rejected"):
