@@ -26,6 +26,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from bgeserve.cli.index import add_arguments, print_done
 from bgeserve.cli.progress import Bars
 from bgeserve.errors import BgeServeError, InvalidRequest, Unavailable
+from bgeserve.settings import SearchGraphSettings
+from graphs.jobs_embedders import settings_of
 from graphs.jobs_vectors import Encode
 from graphs.jobs_writer import DeadLetter, JobWriter, Progress
 
@@ -42,16 +44,18 @@ def index(
     collection: str = "default",
     app: str = "search",
     calls_in_flight: int = CALLS_IN_FLIGHT,
+    own_embedders: tuple[int, SearchGraphSettings] | None = None,
     on_progress: Callable[[Progress], object] = lambda progress: None,
 ) -> Progress:
     """Put the source's documents into a collection of the application `app` of the connected Ray cluster (`ray.init`).
 
     source: a path or URI that the cluster's nodes can read, or a Dataset whose rows are as `bgeserve/rows.py` says. Repeat it after an
-    interruption: what is stored is not embedded again. `on_progress` hears of every dead letter once, about twice a second.
+    interruption: what is stored is not embedded again. own_embedders: how many the job has of its own, and the settings that the
+    application is deployed with; None: the deployed ones embed. on_progress: called about twice a second, with each dead letter once.
     Raises InvalidRequest (no such source), NotFound (no such application), FingerprintMismatch, StorageFull; Unavailable and Overloaded
     once a call has waited five minutes.
     """
-    writer = cast(Any, JobWriter).remote(collection, app, calls_in_flight)
+    writer = cast(Any, JobWriter).remote(collection, app, calls_in_flight, own_embedders)
     running = writer.run.remote(source)
     try:
         while not ray.wait([running], timeout=POLL_S)[0]:
@@ -74,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bge-serve index", description="Put a source's documents into a collection, as a Ray Data job.")
     add_arguments(parser)
     args = parser.parse_args(argv)
+    if (args.own_embedders is None) != (args.config is None):
+        parser.error("--own-embedders and --config go together")
     try:
         return _run(args)
     except BgeServeError as error:
@@ -87,6 +93,7 @@ def _run(args: argparse.Namespace) -> int:
     started = perf_counter()
     if args.source == "stdlib:":
         raise InvalidRequest("stdlib: is this machine's own, and indexed without a job", field="source")
+    app = args.app or "search"
     _connect(args.ray_address)
     # A path is relative to where it is typed, wherever in the cluster it is read.
     source = args.source if "://" in args.source else str(Path(args.source).absolute())
@@ -100,8 +107,9 @@ def _run(args: argparse.Namespace) -> int:
         last = index(
             source,
             collection=args.collection,
-            app=args.app or "search",
+            app=app,
             calls_in_flight=args.calls_in_flight or CALLS_IN_FLIGHT,
+            own_embedders=(args.own_embedders, settings_of(Path(args.config), app)) if args.own_embedders else None,
             on_progress=watch,
         )
         show(_documents(last), _documents(last))

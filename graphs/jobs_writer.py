@@ -12,6 +12,7 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import ray
@@ -21,11 +22,13 @@ from ray.serve.exceptions import RayServeException
 
 from bgeserve.caller import A_JOB
 from bgeserve.errors import NotFound
+from bgeserve.settings import SearchGraphSettings
 from bgeserve.splitting import gather_bounded
 from bgeserve.types import Document, WriteResult
 from bgeserve.wire import split_documents
 from deployments.remote import Remote
-from graphs.jobs_calls import put
+from graphs.jobs_calls import Outcome, Send, put
+from graphs.jobs_embedders import OwnEmbedders
 from graphs.jobs_files import read_files, records_of
 
 BLOCK_BYTES = 2**20
@@ -62,7 +65,9 @@ class Progress:
 class JobWriter:
     """One job. An actor, so that a driver outside the cluster (Ray Client) does the same as one inside; it ends with its driver."""
 
-    def __init__(self, collection: str, app: str, calls_in_flight: int) -> None:
+    def __init__(self, collection: str, app: str, calls_in_flight: int, own: tuple[int, SearchGraphSettings] | None) -> None:
+        """own: how many embedders the job has of its own, as the application's settings say. None: the deployed ones embed."""
+        self._own = own
         self._collection = collection
         self._app = app
         self._calls_in_flight = calls_in_flight
@@ -84,7 +89,7 @@ class JobWriter:
 
     async def run(self, source: str | Dataset) -> None:
         """Until everything is stored or a dead letter. Raises what no other row would escape; what was stored stays."""
-        self._remote = Remote(await asyncio.to_thread(_handle, self._app))
+        send = self._sender(await asyncio.to_thread(_handle, self._app))
         calls = split_documents(self._documents(await asyncio.to_thread(self._records, source)))
         drawing = asyncio.Lock()
 
@@ -94,7 +99,7 @@ class JobWriter:
                     documents = await asyncio.to_thread(next, calls, None)
                 if documents is None:
                     return
-                await self._put(documents)
+                self._count(documents, await put(send, documents))
 
         await gather_bounded([writer] * self._calls_in_flight, self._calls_in_flight)
 
@@ -127,8 +132,7 @@ class JobWriter:
                 self._on_their_way[document.id] = where, source_bytes
                 yield document
 
-    async def _put(self, documents: Sequence[Document]) -> None:
-        outcome = await put(self._send, documents)
+    def _count(self, documents: Sequence[Document], outcome: Outcome) -> None:
         for document, why in outcome.refused:
             where, source_bytes = self._on_their_way.pop(document.id)
             self._dead_letters.append((DeadLetter(where, why, json.dumps(asdict(document))), source_bytes))
@@ -144,10 +148,17 @@ class JobWriter:
             source_bytes=before.source_bytes + source_bytes,
         )
 
-    async def _send(self, documents: Sequence[Document]) -> WriteResult:
-        text_bytes = sum(len(document.text) for document in documents)
-        asked = {"lane": A_JOB.lane}
-        return await self._remote.call("put_documents", self._collection, documents, asked=asked, caller=A_JOB, text_bytes=text_bytes)
+    def _sender(self, handle: Any) -> Send:
+        if self._own is not None:
+            return partial(OwnEmbedders(*self._own, self._app).put_documents, self._collection)
+        remote = Remote(handle)
+
+        async def send(documents: Sequence[Document]) -> WriteResult:
+            text_bytes = sum(len(document.text) for document in documents)
+            asked = {"lane": A_JOB.lane}
+            return await remote.call("put_documents", self._collection, documents, asked=asked, caller=A_JOB, text_bytes=text_bytes)
+
+        return send
 
 
 def _handle(app: str) -> Any:

@@ -59,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     job.add_argument("--app", metavar="NAME", help="of the application in that cluster (default: search)")
     job.add_argument("--calls-in-flight", type=int, metavar="N", help="about 8 for each replica of the embedder (default: 8)")
+    job.add_argument("--own-embedders", type=int, metavar="N", help="actors that embed in place of the deployed embedders")
+    job.add_argument("--config", metavar="CONFIG", help="that the application is deployed with: what the job's own embedders are")
     job.add_argument("--dead-letters", metavar="FILE", help="for rows that are not stored, and why (default: dead-letters.jsonl)")
 
 
@@ -67,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         "--ray-address": args.ray_address,
         "--app": args.app,
         "--calls-in-flight": args.calls_in_flight,
+        "--own-embedders": args.own_embedders,
+        "--config": args.config,
         "--dead-letters": args.dead_letters,
     }
     stated = [part for option, value in job.items() if value is not None for part in (option, str(value))]

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ from bgeserve.settings import EmbedderSettings
 from bgeserve.types import Document
 from graphs import session
 from tests import checkpoints
-from tests.ray.killed_job import corpus, kill_and_run_again
-from tests.ray.processes import BIN, START_S, Up
+from tests.ray.killed_job import computed_tokens, corpus, kill_and_run_again
+from tests.ray.processes import BIN, QUICKSTART, START_S, Up
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
@@ -82,7 +83,7 @@ def test_every_format_is_read_and_what_is_wrong_is_a_dead_letter(service: Up, tm
     [
         (("nowhere.parquet",), "nowhere.parquet"),
         (("corpus.csv", "--app", "nobody"), "no application 'nobody' runs in this Ray cluster; there are ['search']"),
-        (("corpus.csv", "--collection", "-bad-"), "a collection's name is"),
+        (("corpus.csv", "--collection", "bad name"), "a collection's name is"),
     ],
 )
 def test_what_no_row_would_escape_ends_the_job(service: Up, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -100,6 +101,23 @@ def test_a_killed_job_goes_on_where_it_was(service: Up, tmp_path: Path) -> None:
     assert outcome.upserted + outcome.unchanged == len(documents)
     assert outcome.unchanged >= outcome.stored_when_killed > 0
     assert 0 <= outcome.computed_tokens - outcome.corpus_tokens <= outcome.in_flight_tokens
+
+
+def test_embedders_of_its_own_store_what_the_deployed_ones_would(service: Up, tmp_path: Path) -> None:
+    documents = corpus(["stdlib:"], limit=50)
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(asdict(document)) + "\n" for document in documents))
+    arguments = ("corpus.jsonl", "--job", "--collection", "own")
+    before = computed_tokens(service)
+    own = index(service, tmp_path, *arguments, "--own-embedders", "1", "--config", str(QUICKSTART))
+    assert own.returncode == 0, own.stderr
+    assert computed_tokens(service) == before
+    deployed = index(service, tmp_path, *arguments)
+    assert deployed.returncode == 0, deployed.stderr
+    with Client(service.url) as client:
+        found = client.search(documents[7].text, collection="own", mode="dense", rerank=False, top_k=2)
+        client.delete_collection("own")
+    assert json.loads(own.stdout)["upserted"] == json.loads(deployed.stdout)["unchanged"] == len(documents)
+    assert {hit.id.partition(":")[2] for hit in found} == {documents[7].id.partition(":")[2]}
 
 
 def run_example(folder: Path, model: Path) -> None:
