@@ -23,7 +23,6 @@ Column = Any
 
 DENSE = pa.list_(pa.float32())
 SPARSE = pa.struct([("indices", pa.list_(pa.uint32())), ("values", pa.list_(pa.float32()))])
-MULTI_VECTOR = pa.list_(pa.list_(pa.float32()))
 
 
 class Encode:

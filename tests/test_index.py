@@ -143,6 +143,12 @@ def test_a_person_sees_what_was_done(capsys: pytest.CaptureFixture[str], service
     assert f"{COUNT}/{COUNT}" in shown.err
 
 
+def test_a_folder_without_texts_says_who_reads_the_rest(capsys: pytest.CaptureFixture[str], service: str, tmp_path: Path) -> None:
+    write(tmp_path / "corpus.jsonl", {"a": "text"})
+    assert main(["index", str(tmp_path), "--url", service]) == 1
+    assert "are read with --job" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--prune", "--url=http://127.0.0.1:1"])
 def test_what_a_job_does_not_take_is_wrong_usage(capsys: pytest.CaptureFixture[str], option: str) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -87,6 +88,8 @@ def _index_over_http(args: argparse.Namespace) -> int:
     started = perf_counter()
     empty: list[str] = []
     ids = {document.id for document in read_documents(args.source, empty.append)}
+    if not ids and Path(args.source).is_dir():
+        raise InvalidRequest(f"{args.source} has no text files; its JSON-lines, CSV and Parquet files are read with --job", field="source")
     if args.prune and not ids:
         raise InvalidRequest(f"{args.source} has no documents: --prune would delete all of {args.collection!r}", field="source")
     with Bars(visible=not args.json) as bars:

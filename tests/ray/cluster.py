@@ -65,6 +65,8 @@ def start(folder: Path, *, gpus: int) -> Cluster:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "BGE_SERVE_DATA": str(folder / "data"),
+        # On a busy machine a client's own server needs longer to start than Ray's 30 s.
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": str(START_S),
     }
     ports = {name: free_port() for name in ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")}
     options = {**ports, "num-gpus": gpus, "object-store-memory": 128 * 2**20, "temp-dir": temp}
