@@ -24,6 +24,8 @@ class Cluster:
     environment: dict[str, str]
     """For programs that are to find it."""
     dashboard: str
+    client: str
+    """Address for programs outside the cluster (Ray Client)."""
     folder: Path
     temp: Path
 
@@ -63,15 +65,18 @@ def start(folder: Path, *, gpus: int) -> Cluster:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "BGE_SERVE_DATA": str(folder / "data"),
+        # On a busy machine a client's own server needs longer to start than Ray's 30 s.
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": str(START_S),
     }
-    ports = {"port": free_port(), "dashboard-port": free_port(), "dashboard-agent-listen-port": free_port()}
+    ports = {name: free_port() for name in ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")}
     options = {**ports, "num-gpus": gpus, "object-store-memory": 128 * 2**20, "temp-dir": temp}
     command = [BIN / "ray", "start", "--head", "--block", *(f"--{name}={value}" for name, value in options.items())]
     with (folder / "ray.log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
     _wait_for(f"{dashboard}/api/version")
-    return Cluster(process, environment | {"RAY_ADDRESS": f"127.0.0.1:{ports['port']}"}, dashboard, folder, temp)
+    client = f"ray://127.0.0.1:{ports['ray-client-server-port']}"
+    return Cluster(process, environment | {"RAY_ADDRESS": f"127.0.0.1:{ports['port']}"}, dashboard, client, folder, temp)
 
 
 def _wait_for(url: str) -> None:
