@@ -140,11 +140,7 @@ async def _round(victim: Victim, writers: Writers, truth: Truth, death: Death, c
 
 def _section(store: str, tallies: dict[Death, Tally], writers: Writers) -> Section:
     columns = ["death", "rounds", "acknowledged", "of these deletes", "lost", "pause p50 s", "pause max s"]
-    rows = [
-        [death, str(len(tally.pauses_s)), str(tally.writes), str(tally.deletes), str(len(tally.faults))]
-        + [f"{statistics.median(tally.pauses_s):.1f}", f"{max(tally.pauses_s):.1f}"]
-        for death, tally in tallies.items()
-    ]
+    rows = [_row(death, tally) for death, tally in tallies.items()]
     rounds, faults = sum(len(tally.pauses_s) for tally in tallies.values()), [fault for tally in tallies.values() for fault in tally.faults]
     kinds = ", ".join(f"{times} {loss}" for loss, times in Counter(fault.loss for fault in faults).items())
     answers = ", ".join(f"{times} x {answer}" for answer, times in writers.answers.most_common())
@@ -154,6 +150,11 @@ def _section(store: str, tallies: dict[Death, Tally], writers: Writers) -> Secti
         "pause: the longest time between two acknowledgements, of any of the 16 writers, in the round from the death on.",
     ]
     return Section(f"Durability: {store}", columns, rows, notes)
+
+
+def _row(death: Death, tally: Tally) -> list[str]:
+    counts = [len(tally.pauses_s), tally.writes, tally.deletes, len(tally.faults)]
+    return [death, *map(str, counts), f"{statistics.median(tally.pauses_s):.1f}", f"{max(tally.pauses_s):.1f}"]
 
 
 if __name__ == "__main__":

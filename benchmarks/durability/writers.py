@@ -41,6 +41,7 @@ class Writers:
         self._choose = [random.Random(f"{seed}-{writer}") for writer in range(WRITERS)]
         self._version = 0
         self._stopping = False
+        self._news = asyncio.Event()
         self._began_s = [0.0] * WRITERS
         """When the write was sent that each writer's latest acknowledgement is for."""
         self.acknowledged_at: list[float] = []
@@ -64,7 +65,8 @@ class Writers:
         """Until every writer has an acknowledgement of something that it sent after this instant. Raises TimeoutError."""
         async with asyncio.timeout(GIVE_UP_S):
             while min(self._began_s) < instant_s:
-                await asyncio.sleep(PAUSE_S)
+                self._news.clear()
+                await self._news.wait()
 
     def longest_pause_s(self, since_s: float) -> float:
         """The longest time between two acknowledgements of anybody, of which the second came after this instant."""
@@ -84,6 +86,7 @@ class Writers:
                 self._truth.acknowledge(ids, version)
                 self._began_s[writer] = began_s
                 self.acknowledged_at.append(monotonic())
+                self._news.set()
                 self.deletes += version == ABSENT
             else:
                 await asyncio.sleep(wait_s)
@@ -94,7 +97,8 @@ class Writers:
         if version != ABSENT:
             method, body = "PUT", {"documents": [{"id": id, "text": text_of(id, version)} for id in ids]}
         try:
-            answer = await client.request(method, f"{COLLECTION}/documents", json=body, headers={"x-timeout-ms": str(int(1000 * TIMEOUT_S))})
+            headers = {"x-timeout-ms": str(int(1000 * TIMEOUT_S))}
+            answer = await client.request(method, f"{COLLECTION}/documents", json=body, headers=headers)
         except httpx.TransportError as error:
             self.answers[type(error).__name__] += 1
             return PAUSE_S

@@ -200,7 +200,7 @@ class TestFullDisk:
         """In a process of its own: without the reserve the kernel would end it with SIGBUS."""
         code = "import sys; from pathlib import Path; from tests.stores.test_qdrant_edge import fill_up; fill_up(Path(sys.argv[1]))"
         with ext4(tmp_path, size_mib=128) as disk:
-            path = disk / "store"
+            path = disk.path / "store"
             done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=300, check=False)
             assert done.returncode == 0, done
             written = int(done.stdout)
