@@ -17,7 +17,7 @@ from bgeserve.store_settings import QdrantEdgeSettings
 from bgeserve.stores.bm25 import mean_tokens
 from bgeserve.stores.qdrant_collection import STEADY_CHUNKS
 from bgeserve.stores.qdrant_edge import QdrantEdgeStore
-from tests.stores.disks import ext4
+from tests.stores.disks import ext4, fill
 from tests.stores.samples import SCHEMA, chunk, embed, query
 
 
@@ -205,6 +205,8 @@ class TestFullDisk:
             assert done.returncode == 0, done
             written = int(done.stdout)
             assert written > 100
+            # Whoever comes next reads it even where somebody else has taken the reserve.
+            fill(disk.path / "the rest")
             store = open_(path)
             assert store.count("docs") == written
             assert [c.text for c in store.get("docs", [f"d{written - 1}"])] == [_long_text(written - 1)]
