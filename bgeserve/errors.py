@@ -9,6 +9,7 @@
     │   │   └── UnknownModel           404
     │   ├── WrongRole                  400  an embedder asked to rerank, or the reverse
     │   ├── FingerprintMismatch        409  vectors of one model offered to an index of another
+    │   ├── Conflict                   409  what is asked for does not go with what is there: names both
     │   ├── StaleWrite                 409  a write whose sequence number the owner no longer knows: begin it again
     │   ├── TooLarge                   413
     │   └── Overloaded                 429  carries retry_after_s
@@ -100,6 +101,11 @@ class WrongRole(RequestError):
 class FingerprintMismatch(RequestError):
     status = 409
     code = "fingerprint_mismatch"
+
+
+class Conflict(RequestError):
+    status = 409
+    code = "conflict"
 
 
 class StaleWrite(RequestError):

@@ -15,6 +15,9 @@ from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
 from bgeserve.strict import Strict
 
 Prefix = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+MEASURED_DOCUMENTS = 100_000
+"""Of one chunk: what an embedded store searches, exactly, in some tens of milliseconds."""
+
 EnvironmentVariable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -25,6 +28,11 @@ class CommonStoreSettings(Strict):
     """Of the full-text leg: decides stemming and stop words. None: neither, words are split by script."""
     cpus: PositiveFloat = 0.5
     """Of the Retriever replica; a remote store's own work is not counted."""
+
+    @property
+    def measured_documents(self) -> int | None:
+        """Up to how many in a collection it was measured to be good. None: as many as its servers hold."""
+        return None
 
     @property
     def commit_interval_s(self) -> float:
@@ -44,6 +52,10 @@ class EmbeddedStoreSettings(CommonStoreSettings):
     """Writes are refused while the disk has less than this left: no engine is at its best on a full disk, and one does not survive it."""
     node_resource: str | None = None
     """A custom Ray resource that only the node with this folder has, so that the owner always comes back to its data."""
+
+    @property
+    def measured_documents(self) -> int | None:
+        return MEASURED_DOCUMENTS
 
     @property
     def commit_interval_s(self) -> float:

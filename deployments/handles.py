@@ -26,6 +26,7 @@ from bgeserve.types import (
     Chunk,
     Chunking,
     CollectionInfo,
+    EmbeddedChunks,
     EmbedderOptions,
     Embeddings,
     Hit,
@@ -182,14 +183,33 @@ class RemoteRetriever:
     async def scroll(self, collection: str, *, limit: int, after: str | None = None) -> tuple[list[Chunk], str | None]:
         return await self._ask("scroll", collection, asked={"limit": limit, "after": after})
 
+    async def export(self, collection: str, *, limit: int, after: str | None = None) -> tuple[EmbeddedChunks, str | None]:
+        # Nobody knows yet how large the answer is: with token vectors even a few documents are megabytes.
+        return await self._ask("export", collection, asked={"limit": limit, "after": after}, answer_bytes=MAX_GRPC_BYTES + 1)
+
     async def describe(self, collection: str) -> CollectionInfo:
         return await self._ask("describe", collection)
+
+    async def create(self, collection: str, like: Embeddings) -> None:
+        await self._ask("create", collection, like)
+
+    async def copy(self, collection: str, name: str) -> str:
+        return await self._ask("copy", collection, name)
 
     async def drop(self, collection: str) -> int:
         return await self._ask("drop", collection)
 
-    async def collections(self) -> list[str]:
+    async def collections(self) -> list[CollectionInfo]:
         return await self._ask("collections")
+
+    async def aliases(self) -> Mapping[str, str]:
+        return await self._ask("aliases")
+
+    async def set_alias(self, alias: str, collection: str) -> str | None:
+        return await self._ask("set_alias", alias, collection)
+
+    async def remove_alias(self, alias: str) -> str:
+        return await self._ask("remove_alias", alias)
 
     async def _ask(self, method: str, *args: Any, **more: Any) -> Any:
         asking = asyncio.ensure_future(self._remote.call(method, *args, **more))

@@ -16,10 +16,11 @@ from ray.serve.handle import DeploymentHandle
 from bgeserve.errors import SettingsError, StoreInUse
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
+from bgeserve.index_embedders import require_embedders
 from bgeserve.protocols import WriteTicket
 from bgeserve.store_settings import EmbeddedStoreSettings, StoreSettings
 from bgeserve.stores.folder import is_store
-from bgeserve.types import Chunk, CollectionInfo, Embeddings, Hit, Leg, Query
+from bgeserve.types import Chunk, CollectionInfo, EmbeddedChunks, Embeddings, Hit, Leg, Query
 from deployments.handles import RemoteEmbedder
 from deployments.replica import answers_refusals, observer, prepare_replica
 
@@ -35,13 +36,15 @@ POLL_S = 0.1
 
 @serve.deployment()
 class RetrieverDeployment:
-    async def __init__(self, settings: StoreSettings, embedder: DeploymentHandle[Any]) -> None:
+    async def __init__(self, settings: StoreSettings, embedders: Mapping[str, DeploymentHandle[Any]]) -> None:
+        """embedders: whose vectors the store may hold; the first makes the collections for which nobody chooses another."""
         prepare_replica()
-        info = await RemoteEmbedder(embedder, max_call_bytes=0).info()
         if isinstance(settings, EmbeddedStoreSettings):
             settings = settings.model_copy(update={"path": data_folder(settings.path)})
             refuse_a_new_index_elsewhere(settings, len(ray.nodes()))
-        self._retriever = await _take_over(settings, info.fingerprint)
+        self._retriever = await _take_over(settings)
+        remote = {name: RemoteEmbedder(handle, max_call_bytes=0) for name, handle in embedders.items()}
+        await require_embedders(await self._retriever.collections(), remote)
 
     @answers_refusals
     async def retrieve(
@@ -92,14 +95,39 @@ class RetrieverDeployment:
         return await self._retriever.scroll(collection, limit=limit, after=after)
 
     @answers_refusals
+    async def export(self, collection: str, *, limit: int, after: str | None) -> tuple[EmbeddedChunks, str | None]:
+        return await self._retriever.export(collection, limit=limit, after=after)
+
+    @answers_refusals
+    async def create(self, collection: str, like: Embeddings) -> None:
+        await self._retriever.create(collection, like)
+
+    @answers_refusals
+    async def aliases(self) -> Mapping[str, str]:
+        return await self._retriever.aliases()
+
+    @answers_refusals
+    async def set_alias(self, alias: str, collection: str) -> str | None:
+        return await self._retriever.set_alias(alias, collection)
+
+    @answers_refusals
+    async def remove_alias(self, alias: str) -> str:
+        return await self._retriever.remove_alias(alias)
+
+    @answers_refusals
     async def describe(self, collection: str) -> CollectionInfo:
         return await self._retriever.describe(collection)
+
+    @answers_refusals
+    async def copy(self, collection: str, name: str) -> str:
+        return await self._retriever.copy(collection, name)
 
     @answers_refusals
     async def drop(self, collection: str) -> int:
         return await self._retriever.drop(collection)
 
-    async def collections(self) -> list[str]:
+    @answers_refusals
+    async def collections(self) -> list[CollectionInfo]:
         return await self._retriever.collections()
 
     async def __del__(self) -> None:
@@ -108,14 +136,14 @@ class RetrieverDeployment:
             await self._retriever.close()
 
 
-async def _take_over(settings: StoreSettings, fingerprint: str | None) -> StoreRetriever:
+async def _take_over(settings: StoreSettings) -> StoreRetriever:
     # The engine is loaded only in the process that owns the collections.
     from bgeserve.retrieval import StoreRetriever
 
     give_up = monotonic() + TAKEOVER_S
     while True:
         try:
-            return await asyncio.to_thread(StoreRetriever, settings, fingerprint=fingerprint, observer=observer())
+            return await asyncio.to_thread(StoreRetriever, settings, observer=observer())
         except StoreInUse:
             if monotonic() > give_up:
                 raise

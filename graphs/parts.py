@@ -47,8 +47,9 @@ def rerankers(settings: Mapping[str, RerankerSettings]) -> dict[str, Model]:
     }
 
 
-def retriever(settings: StoreSettings, embedder: Model) -> Application:
-    """Always one replica: it orders the writes. At start it asks the embedder whose vectors the store may hold."""
+def retriever(settings: StoreSettings, embedders: Mapping[str, Model], default: str) -> Application:
+    """Always one replica: it orders the writes. At start it asks the embedders whose vectors the store may hold, the default first."""
+    in_order = sorted(embedders, key=lambda name: name != default)
     node = settings.node_resource if isinstance(settings, EmbeddedStoreSettings) else None
     resources = {node: 0.001} if node else {}
     return RetrieverDeployment.options(
@@ -56,7 +57,7 @@ def retriever(settings: StoreSettings, embedder: Model) -> Application:
         num_replicas=1,
         ray_actor_options={"num_cpus": settings.cpus, "resources": resources},
         **COMMON | OWNER,
-    ).bind(settings, embedder.handle)
+    ).bind(settings, {name: embedders[name].handle for name in in_order})
 
 
 def ingress(settings: IngressSettings, embedders: Mapping[str, Model], rerankers: Mapping[str, Model], index: Index | None) -> Application:

@@ -41,6 +41,8 @@ class MilvusCollections(NamedCollections[MilvusCollection]):
         return opened
 
     def close(self) -> None:
+        for collection in self._collections.values():
+            collection.close()
         self._client.close()
 
     def _make(self, name: str, schema: CollectionSchema) -> MilvusCollection:
