@@ -122,7 +122,8 @@ def _until(request: wire.Request[T], waits: Callable[[T], str | None], problem: 
                 return answer
         else:
             error = _error(outcome, timeout_s)
-            if isinstance(error, RequestError):
+            # These paths are always there: not found, they are still unknown to the front of a service that is starting.
+            if isinstance(error, RequestError) and not isinstance(error, errors.NotFound):
                 raise error
             reason = error.message
         if monotonic() + POLL_S >= started + timeout_s:

@@ -23,6 +23,7 @@
         ├── SettingsError                   the configuration
         ├── CheckpointError                 a model's folder: names the file
         └── StoreError                      a store's folder
+            └── StoreInUse                  has an owner, who may be about to go
 
 They pickle through Ray unchanged.
 """
@@ -163,3 +164,7 @@ class CheckpointError(StartupError):
 
 class StoreError(StartupError):
     code = "store"
+
+
+class StoreInUse(StoreError):
+    code = "store_in_use"

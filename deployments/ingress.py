@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -205,10 +206,13 @@ class _RemoteService(Service):
         remote_rerankers = {name: RemoteReranker(model.handle, *_limits(model)) for name, model in rerankers.items()}
         searching = None
         if index is not None:
-            retriever = RemoteRetriever(index.retriever)
+            retriever = RemoteRetriever(index.retriever, partial(self._runs, index.retriever.deployment_name))
             others = [embedder for name, embedder in remote_embedders.items() if name != index.embedder]
             searching = SearchService(remote_embedders[index.embedder], retriever, remote_rerankers, index.settings, others)
         super().__init__(remote_embedders, remote_rerankers, searching, self._states.readiness)
+
+    async def _runs(self, deployment: str) -> bool:
+        return RUNNING in (await self._states.of(deployment)).replicas
 
     async def model_info(self, name: str) -> ModelInfo:
         info = await super().model_info(name)

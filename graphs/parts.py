@@ -23,6 +23,15 @@ COMMON: dict[str, Any] = {
     "graceful_shutdown_timeout_s": 30,
 }
 
+OWNER: dict[str, Any] = {
+    # Nobody takes its calls while it is dead, or hangs: a death is seen within a second, and what does not answer for half a minute is
+    # replaced. It computes nothing that would keep it from answering for so long.
+    "health_check_period_s": 1,
+    "health_check_timeout_s": 10,
+    # The next owner waits for its lock meanwhile (`deployments/retriever.py`).
+    "graceful_shutdown_timeout_s": 10,
+}
+
 
 def embedders(settings: Mapping[str, EmbedderSettings]) -> dict[str, Model]:
     return {
@@ -47,7 +56,7 @@ def retriever(settings: StoreSettings, embedders: Mapping[str, Model], default: 
         name="retriever",
         num_replicas=1,
         ray_actor_options={"num_cpus": settings.cpus, "resources": resources},
-        **COMMON,
+        **COMMON | OWNER,
     ).bind(settings, {name: embedders[name].handle for name in in_order})
 
 

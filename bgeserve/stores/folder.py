@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from bgeserve.errors import StorageFull, StoreError
+from bgeserve.errors import StorageFull, StoreError, StoreInUse
 
 FORMAT = 1
 _MANIFEST = "store.json"
@@ -22,7 +22,8 @@ _ALIASES = "aliases.json"
 
 
 class StoreFolder:
-    """An opened, locked folder. Raises StoreError: missing without `create`, not ours, of another format, owned by another process."""
+    """An opened, locked folder. Raises StoreError: missing without `create`, not ours, of another format, owned by another process
+    (StoreInUse)."""
 
     def __init__(self, path: Path, kind: str, create: bool) -> None:
         self.path = path
@@ -60,6 +61,10 @@ class StoreFolder:
 
     def close(self) -> None:
         os.close(self._lock)
+
+
+def is_store(path: Path) -> bool:
+    return (path / _MANIFEST).exists()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -105,7 +110,7 @@ def _lock(path: Path) -> int:
     except BlockingIOError as error:
         owner = os.read(descriptor, 32).decode() or "unknown"
         os.close(descriptor)
-        raise StoreError(f"store.path {path} is in use by another process (pid {owner}): a folder has one owner", field="path") from error
+        raise StoreInUse(f"store.path {path} is in use by another process (pid {owner}): a folder has one owner", field="path") from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
