@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, QdrantSettings
+from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, QdrantSettings, VespaSettings
 from bgeserve.stores import open_store
 from bgeserve.vector_store import VectorStore
 from tests.stores.samples import SCHEMA
@@ -65,6 +65,21 @@ def _milvus(path: Path) -> Iterator[Opener]:
     client.close()
 
 
+@contextmanager
+def _vespa(path: Path) -> Iterator[Opener]:
+    """An application with the package for these tests: `python -m tests.stores.vespa_package FOLDER` writes it."""
+    url = _server("VESPA_URL")
+    needs("vespa", "vespa")
+    settings = VespaSettings(url=url, collection_prefix=f"test_{uuid.uuid4().hex}_", exact=True)
+    yield lambda: open_store(settings)
+    store = open_store(settings)
+    for alias in list(store.aliases()):
+        store.remove_alias(alias)
+    for name in store.collections():
+        store.drop(name)
+    store.close()
+
+
 def needs(module: str, extra: str) -> None:
     """Skip a test where an extra is not installed."""
     if find_spec(module) is None:
@@ -83,6 +98,7 @@ STORES: dict[str, Callable[[Path], AbstractContextManager[Opener]]] = {
     "qdrant": _qdrant,
     "milvus_lite": _milvus_lite,
     "milvus": _milvus,
+    "vespa": _vespa,
 }
 
 
