@@ -43,9 +43,9 @@ def write(configs: Sequence[Path], folder: Path) -> list[str]:
 
     shapes: list[Shape] = []
     for settings in (found for config in configs for found in search_graphs(config)):
-        dimensions = _dimensions(settings.embedders[settings.index_embedder])
         legs = settings.search.legs
-        shapes.append(Shape(dimensions, "sparse" in legs, dimensions if "multi_vector" in legs else None))
+        for dimensions in map(_dimensions, settings.embedders.values()):
+            shapes.append(Shape(dimensions, "sparse" in legs, dimensions if "multi_vector" in legs else None))
     package = application_package(shapes)
     package.to_files(folder)
     return [schema.name for schema in package.schemas]

@@ -14,7 +14,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "vespa-package",
         help="write the application package that a Vespa store needs",
         description="Write the Vespa application package for the models and legs of these configs: a document type for each shape of "
-        "vectors, to be deployed before bge-serve starts. Indexes of two models side by side need the configs of both.",
+        "vectors, to be deployed before bge-serve starts. Indexes of several models side by side need all of them in these configs.",
     )
     add_arguments(parser)
     parser.set_defaults(run=run)

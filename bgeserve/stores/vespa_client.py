@@ -43,7 +43,7 @@ class VespaClient:
         self._calls = VespaSync(application, session=self._session, num_retries_429=_RETRIES)
         self._writers = ThreadPoolExecutor(PARALLEL_WRITES, thread_name_prefix="vespa")
         self._cluster = settings.cluster
-        self._timeout_s = settings.timeout_s
+        self._timeout_ms = round(settings.timeout_s * 1000)
 
     def close(self) -> None:
         self._writers.shutdown()
@@ -74,8 +74,8 @@ class VespaClient:
 
     def remove_all(self, document_type: str, namespace: str) -> None:
         """Of a namespace: Vespa looks at every document of the type, for half a time limit a request."""
-        chunk_ms = round(self._timeout_s * 500)
-        call(self._calls.delete_all_docs, self._cluster, document_type, namespace, timeChunk=f"{chunk_ms}ms", timeout=self._timeout)
+        limits = {"timeChunk": f"{self._timeout_ms // 2}ms", "timeout": self._timeout}
+        call(self._calls.delete_all_docs, self._cluster, document_type, namespace, **limits)
 
     def query(self, document_type: str, where: str, summary: str, hits: int, parameters: Mapping[str, object]) -> VespaQueryResponse:
         """Raises Unavailable rather than answer from a part of what is stored."""
@@ -99,7 +99,7 @@ class VespaClient:
 
     @property
     def _timeout(self) -> str:
-        return f"{self._timeout_s}s"
+        return f"{self._timeout_ms}ms"
 
     def _write_all(self, write: Callable[[str], object], ids: Iterable[str]) -> None:
         done = [self._writers.submit(write, id) for id in ids]

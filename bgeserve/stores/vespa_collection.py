@@ -63,11 +63,11 @@ class VespaCollection:
             some = {key: fields for key, fields in documents.items() if (fields["n"] == 0) == first}
             self._client.put(self._type, self._namespace, some)
         # Chunks that longer versions of these documents had beyond the present end.
-        stored = self._of_documents({chunk.document_id for chunk in chunks}, "keys")
+        stored = self._of_documents({chunk.document_id for chunk in chunks}, "keys", PAGE)
         self._remove(fields["key"] for fields in stored if fields["key"] not in documents)
 
     def delete(self, document_ids: Sequence[str]) -> int:
-        found = {fields["key"]: fields["document"] for fields in self._of_documents(document_ids, "keys")}
+        found = {fields["key"]: fields["document_key"] for fields in self._of_documents(document_ids, "keys", PAGE)}
         self._remove(found)
         return len(set(found.values()))
 
@@ -75,7 +75,7 @@ class VespaCollection:
         return list({chunk_of(fields).document_id: None for fields in self._all(expression(filter), "chunks", PAGE)})
 
     def get(self, document_ids: Sequence[str]) -> list[Chunk]:
-        return _in_order(document_ids, map(chunk_of, self._of_documents(document_ids, "chunks")))
+        return _in_order(document_ids, map(chunk_of, self._of_documents(document_ids, "chunks", PAGE)))
 
     def export(self, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]:
         found = {fields["key"]: fields for fields in self._of_documents(document_ids, "vectors", VECTORS_PAGE)}
@@ -103,14 +103,14 @@ class VespaCollection:
         parameters = query_parameters(leg, query)
 
         def best(count: int) -> list[ScoredId]:
-            return self._ranked(all_of([operator(leg, words, count, self._exact), where]), leg, count, parameters)
+            return self._ranked([operator(leg, words, count, self._exact), where], leg, count, parameters)
 
         return best_in_one_order(best, limit)
 
     def rescore(self, query: Query, keys: Sequence[str]) -> list[ScoredId]:
         vectors = token_vectors_of(self.schema, query)
         parameters = {"input.query(multi_vector)": literal_tokens(as_float16(vectors))}
-        found = [hit for some in _pieces(keys) for hit in self._ranked(any_of("key", some), "multi_vector", len(some), parameters)]
+        found = [hit for some in _pieces(keys) for hit in self._ranked([any_of("key", some)], "multi_vector", len(some), parameters)]
         # Vespa's score is the sum over the query's vectors.
         return best_first(ScoredId(hit.key, hit.score / len(vectors)) for hit in found)
 
@@ -122,9 +122,9 @@ class VespaCollection:
         answer = self._client.query(self._type, all_of([self._mine, _FIRST_CHUNKS]), "keys", 0, _UNRANKED)
         return answer.number_documents_retrieved
 
-    def _of_documents(self, ids: Iterable[str], summary: str, page: int = PAGE) -> Generator[Fields]:
+    def _of_documents(self, ids: Iterable[str], summary: str, page: int) -> Generator[Fields]:
         for some in batches(sorted({document_key(id) for id in ids})):
-            yield from self._all(any_of("document", some), summary, page)
+            yield from self._all(any_of("document_key", some), summary, page)
 
     def _all(self, where: str, summary: str, page: int, start: str | None = None) -> Generator[Fields]:
         """Everything that a filter selects, in the order of keys, from a key on."""
@@ -140,9 +140,9 @@ class VespaCollection:
             met = {fields["key"] for fields in found}
             start = found[-1]["key"]
 
-    def _ranked(self, where: str, profile: str, limit: int, parameters: Mapping[str, str]) -> list[ScoredId]:
+    def _ranked(self, where: Sequence[str], profile: str, limit: int, parameters: Mapping[str, str]) -> list[ScoredId]:
         ranking = {"ranking.profile": profile, **parameters}
-        hits = self._client.query(self._type, all_of([where, self._mine]), "keys", limit, ranking).hits
+        hits = self._client.query(self._type, all_of([*where, self._mine]), "keys", limit, ranking).hits
         return [ScoredId(hit["fields"]["key"], hit["relevance"]) for hit in hits]
 
     def _remove(self, keys: Iterable[str]) -> None:

@@ -26,6 +26,7 @@ from bgeserve.types import Chunk, Embeddings, Float32Array, SparseVector, titled
 WEIGHT_SCALE = 2**16
 """Whole numbers per 1.0 of a sparse weight."""
 _MAX_WEIGHT = 2**31 - 1
+"""Of a weighted set: an int of 32 bits."""
 _PLACE_BITS = 63
 
 
@@ -35,7 +36,7 @@ def fields_of(chunk: Chunk, embeddings: Embeddings, row: int, shape: Shape, coll
     fields: Fields = {
         "collection": collection,
         "key": key,
-        "document": document_key(chunk.document_id),
+        "document_key": document_key(chunk.document_id),
         "place": place_of(key),
         "n": chunk.n,
         # In ASCII: a string of Vespa has no control characters, which a text may have.
@@ -75,7 +76,7 @@ def stored_vectors(fields: Mapping[str, Any]) -> StoredVectors:
 
 
 def whole_weights(vector: SparseVector) -> dict[str, int]:
-    scaled = np.clip(np.rint(vector.values * WEIGHT_SCALE), 1, _MAX_WEIGHT).astype(np.int64)
+    scaled = np.clip(np.rint(vector.values.astype(np.float64) * WEIGHT_SCALE), 1, _MAX_WEIGHT).astype(np.int64)
     return dict(zip(map(str, vector.indices.tolist()), scaled.tolist(), strict=True))
 
 

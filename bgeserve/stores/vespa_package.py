@@ -66,7 +66,7 @@ def _chunks(shape: Shape) -> Schema:
     fields = [
         _keyword("collection"),
         _keyword("key"),
-        _keyword("document"),
+        _keyword("document_key"),
         _number("place"),
         _number("n"),
         _keyword("terms", "array<string>"),
@@ -97,7 +97,7 @@ def _chunks(shape: Shape) -> Schema:
         profiles.append(_profile("multi_vector", f"tensor<float>(q{{}}, {width})", _MAX_SIM))
         vectors.append("multi_vector")
     summaries = [
-        _summary("keys", "key", "document"),
+        _summary("keys", "key", "document_key"),
         _summary("chunks", "key", "record", from_disk=True),
         _summary("vectors", "key", "record", *vectors, from_disk=True),
     ]

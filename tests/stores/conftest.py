@@ -67,17 +67,14 @@ def _milvus(path: Path) -> Iterator[Opener]:
 
 @contextmanager
 def _vespa(path: Path) -> Iterator[Opener]:
-    """An application with the package for these tests: `python -m tests.stores.vespa_package FOLDER` writes it."""
+    """An application with the package that `python -m tests.stores.vespa_package FOLDER` writes."""
     url = _server("VESPA_URL")
     needs("vespa", "vespa")
     settings = VespaSettings(url=url, collection_prefix=f"test_{uuid.uuid4().hex}_", exact=True)
     yield lambda: open_store(settings)
-    store = open_store(settings)
-    for alias in list(store.aliases()):
-        store.remove_alias(alias)
-    for name in store.collections():
-        store.drop(name)
-    store.close()
+    from tests.stores.vespa_package import remove_all
+
+    remove_all(settings)
 
 
 def needs(module: str, extra: str) -> None:
