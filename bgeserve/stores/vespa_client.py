@@ -26,8 +26,8 @@ Fields = dict[str, Any]
 
 PARALLEL_WRITES = 8
 """Vespa takes documents one a request."""
-_RETRIES = 2
-"""Of a call that found no connection, or was answered with 429; each waits up to a second."""
+_WRITE_RETRIES = 2
+"""Of a write that found no connection, or was answered with 429 (Vespa has too many in hand); each waits up to a second."""
 _BUSY = frozenset({429, 503, 504})
 
 
@@ -38,15 +38,21 @@ class VespaClient:
         token = secret(settings.token_env, "token_env") or None
         certificate, key = _file(settings.certificate, "certificate"), _file(settings.key, "key")
         application = Vespa(settings.url.rstrip("/"), cert=certificate, key=key, vespa_cloud_secret_token=token)
-        self._session = application.get_sync_session()
+        try:
+            self._session = application.get_sync_session()
+        except httpr.RequestError as error:
+            raise StoreError(
+                f"store.certificate {certificate}, with its key, is not what PEM files hold: {error}", field="certificate"
+            ) from error
         self._session.timeout = settings.timeout_s
-        self._calls = VespaSync(application, session=self._session, num_retries_429=_RETRIES)
-        self._writers = ThreadPoolExecutor(PARALLEL_WRITES, thread_name_prefix="vespa")
+        self._reads = VespaSync(application, session=self._session, num_retries_429=0)
+        self._writes = VespaSync(application, session=self._session, num_retries_429=_WRITE_RETRIES)
+        self._pool = ThreadPoolExecutor(PARALLEL_WRITES, thread_name_prefix="vespa")
         self._cluster = settings.cluster
         self._timeout_ms = round(settings.timeout_s * 1000)
 
     def close(self) -> None:
-        self._writers.shutdown()
+        self._pool.shutdown()
         self._session.close()
 
     def has_type(self, document_type: str) -> bool:
@@ -54,7 +60,7 @@ class VespaClient:
 
         def status() -> int | None:
             try:
-                return self._calls.get_data(document_type, "none", namespace=document_type, timeout=self._timeout).get_status_code()
+                return self._reads.get_data(document_type, "none", namespace=document_type, timeout=self._timeout).get_status_code()
             except (VespaError, HTTPError) as error:
                 if _status(error) == 400:
                     return 400
@@ -65,17 +71,17 @@ class VespaClient:
     def put(self, document_type: str, namespace: str, documents: Mapping[str, Fields]) -> None:
         """Documents by their ids; those that were there are replaced."""
         self._write_all(
-            lambda id: _called(self._calls.feed_data_point, document_type, id, documents[id], namespace, timeout=self._timeout),
+            lambda id: _called(self._writes.feed_data_point, document_type, id, documents[id], namespace, timeout=self._timeout),
             documents,
         )
 
     def remove(self, document_type: str, namespace: str, ids: Iterable[str]) -> None:
-        self._write_all(lambda id: _called(self._calls.delete_data, document_type, id, namespace, timeout=self._timeout), ids)
+        self._write_all(lambda id: _called(self._writes.delete_data, document_type, id, namespace, timeout=self._timeout), ids)
 
     def remove_all(self, document_type: str, namespace: str) -> None:
         """Of a namespace: Vespa looks at every document of the type, for half a time limit a request."""
         limits = {"timeChunk": f"{self._timeout_ms // 2}ms", "timeout": self._timeout}
-        call(self._calls.delete_all_docs, self._cluster, document_type, namespace, **limits)
+        call(self._writes.delete_all_docs, self._cluster, document_type, namespace, **limits)
 
     def query(self, document_type: str, where: str, summary: str, hits: int, parameters: Mapping[str, object]) -> VespaQueryResponse:
         """Raises Unavailable rather than answer from a part of what is stored."""
@@ -89,7 +95,7 @@ class VespaClient:
             "ranking.softtimeout.enable": False,
             **parameters,
         }
-        answer = cast(VespaQueryResponse, _called(self._calls.query, body))
+        answer = cast(VespaQueryResponse, _called(self._reads.query, body))
         root: Mapping[str, Any] = answer.get_json().get("root", {})
         if errors := root.get("errors"):
             raise ServiceError(f"Vespa failed: {errors}")
@@ -102,7 +108,7 @@ class VespaClient:
         return f"{self._timeout_ms}ms"
 
     def _write_all(self, write: Callable[[str], object], ids: Iterable[str]) -> None:
-        done = [self._writers.submit(write, id) for id in ids]
+        done = [self._pool.submit(write, id) for id in ids]
         # All of them, also when one fails: none may come after whatever is done about that.
         wait(done)
         for one in done:

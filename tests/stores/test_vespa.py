@@ -302,6 +302,16 @@ def test_an_answer_from_a_part_of_what_is_stored_is_no_answer(vespa: Recorder, s
         store.search("docs", "dense", QUERY, 10, None)
 
 
+def test_a_write_is_tried_again_when_vespa_has_too_many_in_hand(vespa: Recorder, store: VectorStore) -> None:
+    answers = iter([(429, {"message": "too many"})])
+    vespa.documents = lambda request: next(answers, (200, {"pathId": request.path, "id": "id:ns:type::id"}))
+    store.upsert("docs", [CHUNK], EXAMPLES)
+    assert len(vespa.sent("POST", "/document/v1/")) == 2
+    vespa.searches += [(429, {"message": "too many"})]
+    with pytest.raises(Unavailable, match="too many"):
+        store.count("docs")
+
+
 def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(StoreError, match=r"store\.url http://127\.0\.0\.1:9 cannot be used: Vespa does not answer") as refused:
         open_store(VespaSettings(url="http://127.0.0.1:9", timeout_s=1))
@@ -317,6 +327,9 @@ def test_a_token_is_sent_and_secrets_that_are_not_there_are_named(vespa: Recorde
         open_store(settings(vespa, token_env="VESPA_TOKEN"))
     with pytest.raises(StoreError, match=r"store\.certificate names the file .*none\.pem, which is not here"):
         open_store(settings(vespa, certificate=tmp_path / "none.pem"))
+    (tmp_path / "client.pem").write_text("no certificate")
+    with pytest.raises(StoreError, match=r"store\.certificate .*client\.pem, with its key, is not what PEM files hold"):
+        open_store(settings(vespa, certificate=tmp_path / "client.pem"))
 
 
 def test_a_bad_write_is_refused_before_anything_is_sent(vespa: Recorder, store: VectorStore) -> None:
