@@ -66,7 +66,7 @@ class VespaStore(NamedCollections[VespaCollection]):
                 aliases[record["name"]] = record["collection"]
             else:
                 schema = CollectionSchema(**record["schema"])
-                self._require_language(record["name"], schema)
+                self._require_same(record["name"], schema)
                 self._require_type(schema)
                 self._collections[record["name"]] = self._collection_of(record["name"], schema)
         self._aliases = aliases
