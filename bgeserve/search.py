@@ -15,7 +15,8 @@ import numpy as np
 
 from bgeserve.errors import FingerprintMismatch, InvalidRequest
 from bgeserve.fusion import Fusion
-from bgeserve.protocols import Embedder, Reranker, Retriever, SearchRequest
+from bgeserve.index_embedders import IndexEmbedders
+from bgeserve.protocols import Reranker, Retriever, SearchRequest
 from bgeserve.settings import SearchSettings
 from bgeserve.splitting import gather_bounded
 from bgeserve.types import EmbedderOptions, Embeddings, Hit, Leg, Mode, Output, Query, Scores, SearchAnswer, titled
@@ -25,8 +26,10 @@ MAX_QUERIES_IN_FLIGHT = 8
 
 
 class SearchPipeline:
-    def __init__(self, embedder: Embedder, retriever: Retriever, rerankers: Mapping[str, Reranker], settings: SearchSettings) -> None:
-        self._embedder = embedder
+    def __init__(
+        self, embedders: IndexEmbedders, retriever: Retriever, rerankers: Mapping[str, Reranker], settings: SearchSettings
+    ) -> None:
+        self._embedders = embedders
         self._retriever = retriever
         self._rerankers = rerankers
         self._settings = settings
@@ -42,7 +45,9 @@ class SearchPipeline:
         try:
             found = await self._embed_and_retrieve(request, plan, journal)
         except FingerprintMismatch:
-            # In a rollout the query may have met a replica of the other version; a second mismatch is the index's.
+            # An alias names another model's collection by now, or the query met the other version of a rollout: both are settled by
+            # looking again, once. A second mismatch is the index's.
+            self._embedders.forget(request.collection)
             found = await self._embed_and_retrieve(request, plan, journal)
         if plan.reranker is not None:
             found = await self._rerank(request, plan.reranker, plan, found, journal)
@@ -51,10 +56,10 @@ class SearchPipeline:
 
     async def _embed_and_retrieve(self, request: SearchRequest, plan: _Plan, journal: _Journal) -> list[list[Hit]]:
         with journal.stage("embed"):
-            queries, fingerprint = await self._embed(request, plan, journal)
+            collection, queries, fingerprint = await self._embed(request, plan, journal)
         with journal.stage("retrieve"):
             return await self._retriever.retrieve(
-                request.collection,
+                collection,
                 queries,
                 fingerprint=fingerprint,
                 legs=plan.legs,
@@ -64,10 +69,12 @@ class SearchPipeline:
                 filter=request.filter,
             )
 
-    async def _embed(self, request: SearchRequest, plan: _Plan, journal: _Journal) -> tuple[list[Query], str | None]:
+    async def _embed(self, request: SearchRequest, plan: _Plan, journal: _Journal) -> tuple[str, list[Query], str | None]:
+        """The collection that is searched, the queries for it, and the fingerprint of their vectors, if they need any."""
         if not plan.outputs:
-            return [Query(text) for text in request.queries], None
-        embeddings = await self._embedder.encode(
+            return request.collection, [Query(text) for text in request.queries], None
+        collection, embedder = await self._embedders.of(request.collection)
+        embeddings = await embedder.encode(
             request.queries,
             outputs=plan.outputs,
             input_type="query",
@@ -77,7 +84,7 @@ class SearchPipeline:
         )
         journal.count("embed", embeddings)
         queries = [_query(text, embeddings, i) for i, text in enumerate(request.queries)]
-        return queries, embeddings.fingerprint
+        return collection, queries, embeddings.fingerprint
 
     async def _rerank(
         self, request: SearchRequest, reranker: Reranker, plan: _Plan, found: Sequence[Sequence[Hit]], journal: _Journal

@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from bgeserve.strict import Strict
 
 Prefix = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+MEASURED_DOCUMENTS = 100_000
+"""Of one chunk: what an embedded store searches, exactly, in some tens of milliseconds."""
+
 EnvironmentVariable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -25,6 +28,11 @@ class CommonStoreSettings(Strict):
     """Of the full-text leg: decides stemming and stop words. None: neither, words are split by script."""
     cpus: PositiveFloat = 0.5
     """Of the Retriever replica; a remote store's own work is not counted."""
+
+    @property
+    def measured_documents(self) -> int | None:
+        """Up to how many in a collection it was measured to be good. None: as many as its servers hold."""
+        return None
 
     @property
     def commit_interval_s(self) -> float:
@@ -44,6 +52,10 @@ class EmbeddedStoreSettings(CommonStoreSettings):
     """Writes are refused while the disk has less than this left: no engine is at its best on a full disk, and one does not survive it."""
     node_resource: str | None = None
     """A custom Ray resource that only the node with this folder has, so that the owner always comes back to its data."""
+
+    @property
+    def measured_documents(self) -> int | None:
+        return MEASURED_DOCUMENTS
 
     @property
     def commit_interval_s(self) -> float:
@@ -105,6 +117,29 @@ class MilvusSettings(RemoteStoreSettings):
     database: str = "default"
 
 
+class VespaSettings(RemoteStoreSettings):
+    """A Vespa whose operator deployed the package that `bge-serve vespa-package` wrote."""
+
+    kind: Literal["vespa"] = "vespa"
+    url: str
+    """Of its container cluster, such as http://vespa:8080."""
+    token_env: EnvironmentVariable | None = None
+    """The variable holds a data plane token, of Vespa Cloud."""
+    certificate: Path | None = None
+    """A mounted file with the client's certificate in PEM, and its key unless `key` names that."""
+    key: Path | None = None
+    cluster: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "bgeserve_content"
+    """The content cluster, as services.xml calls it."""
+    exact: bool = False
+    """Whether searches look at all that could be found, in place of Vespa's shortcuts: its graph of dense vectors, wand and weakAnd."""
+
+    @model_validator(mode="after")
+    def _a_key_has_its_certificate(self) -> VespaSettings:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key needs the certificate that it belongs to: set certificate")
+        return self
+
+
 def _tag(sent: object) -> str:
     if isinstance(sent, CommonStoreSettings):
         return next(tag for tag, settings in _BY_TAG.items() if type(sent) is settings)
@@ -118,13 +153,15 @@ _BY_TAG: Mapping[str, type[CommonStoreSettings]] = {
     "qdrant": QdrantSettings,
     "milvus_lite": MilvusLiteSettings,
     "milvus": MilvusSettings,
+    "vespa": VespaSettings,
 }
 
 StoreSettings = Annotated[
     Annotated[QdrantEdgeSettings, Tag("qdrant_edge")]
     | Annotated[QdrantSettings, Tag("qdrant")]
     | Annotated[MilvusLiteSettings, Tag("milvus_lite")]
-    | Annotated[MilvusSettings, Tag("milvus")],
-    Discriminator(_tag, "store_kind", "kind must be one of qdrant_edge, qdrant, milvus"),
+    | Annotated[MilvusSettings, Tag("milvus")]
+    | Annotated[VespaSettings, Tag("vespa")],
+    Discriminator(_tag, "store_kind", "kind must be one of qdrant_edge, qdrant, milvus, vespa"),
 ]
 """By `kind`, qdrant_edge where none is stated."""

@@ -160,6 +160,14 @@ class Chunking:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddedChunks:
+    """Whole documents as they are stored: their chunks, each document's together, and the vectors of each in the same order."""
+
+    chunks: Sequence[Chunk]
+    embeddings: Embeddings
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """One query, ready for the legs: each vector is needed only by the leg that is named after it."""
 
@@ -220,6 +228,10 @@ class CollectionInfo:
     fingerprint: str | None
     state: Literal["ready", "indexing"]
     legs: Sequence[Leg]
+    aliases: Sequence[str] = ()
+    """The other names that it is searched and written by."""
+    warning: str | None = None
+    """What should be done about it, if anything."""
 
 
 @dataclass(frozen=True, slots=True)

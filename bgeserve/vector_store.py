@@ -5,7 +5,7 @@ Knows chunks, vectors, legs and filters. Does not know the order of writes, fusi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,7 +48,22 @@ class VectorStore(Protocol):
         ...
 
     def create(self, collection: str, schema: CollectionSchema) -> None: ...
-    def drop(self, collection: str) -> None: ...
+    def drop(self, collection: str) -> None:
+        """Raises Conflict while an alias names it."""
+        ...
+
+    def aliases(self) -> Mapping[str, str]:
+        """Which collection each alias names. The other methods take collections by their own names."""
+        ...
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Make an alias, or point one elsewhere in one step; durable on return. Raises Conflict when a collection has that name."""
+        ...
+
+    def remove_alias(self, alias: str) -> None:
+        """Durable on return. Raises NotFound."""
+        ...
+
     def ensure_writable(self) -> None:
         """Raises StorageFull when there is no room for a write."""
         ...
@@ -99,6 +114,14 @@ class VectorStore(Protocol):
 
     def count(self, collection: str) -> int:
         """Documents, not chunks."""
+        ...
+
+    def copy(self, collection: str, name: str) -> str:
+        """Make a store of its own of one collection, and answer its folder. Everything must have been flushed, and nothing may be written
+        until this returns; searches may go on, in another thread.
+
+        Raises Conflict (there is such a copy), StorageFull, InvalidRequest (a store that cannot).
+        """
         ...
 
     def flush(self) -> None: ...

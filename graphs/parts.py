@@ -12,6 +12,8 @@ from deployments.ingress import Index, Ingress, Model
 from deployments.reranker import RerankerDeployment
 from deployments.retriever import RetrieverDeployment
 
+RETRIEVER = "retriever"
+
 COMMON: dict[str, Any] = {
     # Our own queues decide who waits and who is refused, so Serve must hand over far more than one batch's worth.
     "max_ongoing_requests": 1000,
@@ -21,6 +23,15 @@ COMMON: dict[str, Any] = {
     # A replica that leaves finishes what it has, for as long as a request may take by default.
     "graceful_shutdown_wait_loop_s": 0.5,
     "graceful_shutdown_timeout_s": 30,
+}
+
+OWNER: dict[str, Any] = {
+    # Nobody takes its calls while it is dead, or hangs: a death is seen within a second, and what does not answer for half a minute is
+    # replaced. It computes nothing that would keep it from answering for so long.
+    "health_check_period_s": 1,
+    "health_check_timeout_s": 10,
+    # The next owner waits for its lock meanwhile (`deployments/retriever.py`).
+    "graceful_shutdown_timeout_s": 10,
 }
 
 
@@ -38,16 +49,17 @@ def rerankers(settings: Mapping[str, RerankerSettings]) -> dict[str, Model]:
     }
 
 
-def retriever(settings: StoreSettings, embedder: Model) -> Application:
-    """Always one replica: it orders the writes. At start it asks the embedder whose vectors the store may hold."""
+def retriever(settings: StoreSettings, embedders: Mapping[str, Model], default: str) -> Application:
+    """Always one replica: it orders the writes. At start it asks the embedders whose vectors the store may hold, the default first."""
+    in_order = sorted(embedders, key=lambda name: name != default)
     node = settings.node_resource if isinstance(settings, EmbeddedStoreSettings) else None
     resources = {node: 0.001} if node else {}
     return RetrieverDeployment.options(
-        name="retriever",
+        name=RETRIEVER,
         num_replicas=1,
         ray_actor_options={"num_cpus": settings.cpus, "resources": resources},
-        **COMMON,
-    ).bind(settings, embedder.handle)
+        **COMMON | OWNER,
+    ).bind(settings, {name: embedders[name].handle for name in in_order})
 
 
 def ingress(settings: IngressSettings, embedders: Mapping[str, Model], rerankers: Mapping[str, Model], index: Index | None) -> Application:

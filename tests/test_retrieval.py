@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bgeserve.errors import FingerprintMismatch, InvalidRequest, NotFound, StaleWrite, StorageFull, StoreError, Unavailable
+from bgeserve.errors import FingerprintMismatch, InvalidRequest, NotFound, StaleWrite, StorageFull, Unavailable
 from bgeserve.filters import Equals
 from bgeserve.fusion import Fusion, fuse
 from bgeserve.max_sim import max_sim
@@ -43,6 +43,10 @@ async def put(retriever: Retriever, *chunks: Chunk, collection: str = "default")
     changed = [c for c in chunks if c.document_id not in ticket.unchanged]
     await retriever.finish_write(collection, ticket, changed, embed(changed))
     return ticket
+
+
+async def names(retriever: Retriever) -> list[str]:
+    return [info.name for info in await retriever.collections()]
 
 
 async def texts(retriever: Retriever, *ids: str) -> list[str]:
@@ -138,8 +142,6 @@ class TestOrder:
         ticket = await put(retriever, chunk("a"))
         with pytest.raises(StaleWrite):
             await retriever.finish_write("default", ticket, [chunk("a", "again")], embed([chunk("a", "again")]))
-        with pytest.raises(StaleWrite):
-            await retriever.finish_write("other", await begin(retriever, [chunk("b")]), [chunk("b")], embed([chunk("b")]))
 
     async def test_a_ticket_of_the_last_owner_is_stale(self, tmp_path: Path) -> None:
         first = StoreRetriever(settings(tmp_path))
@@ -393,17 +395,6 @@ class TestFingerprints:
             await retriever.finish_write("default", theirs, [chunk("a")], embed([chunk("a")], "other@1"))
         assert (await retriever.describe("default")).fingerprint == FINGERPRINT
 
-    async def test_an_index_of_another_model_is_refused_at_opening(self, tmp_path: Path) -> None:
-        retriever = StoreRetriever(settings(tmp_path), fingerprint=FINGERPRINT)
-        await put(retriever, chunk("a"), collection="docs")
-        await retriever.close()
-        with pytest.raises(StoreError, match=r"'docs'.*tiny@1.*other@1"):
-            StoreRetriever(settings(tmp_path), fingerprint="other@1")
-        # The folder was given back.
-        retriever = StoreRetriever(settings(tmp_path), fingerprint=FINGERPRINT)
-        assert (await retriever.describe("docs")).count == 1
-        await retriever.close()
-
 
 class TestCollections:
     async def test_the_default_collection_is_there_and_empty(self, retriever: Retriever) -> None:
@@ -414,7 +405,7 @@ class TestCollections:
         assert await retriever.scroll("default", limit=5) == ([], None)
         assert await retriever.delete("default", ["a"]) == 0
         assert await retriever.delete("default", None, Equals("a", 1)) == 0
-        assert await retriever.collections() == ["default"]
+        assert await names(retriever) == ["default"]
 
     async def test_another_comes_with_its_first_write(self, retriever: Retriever) -> None:
         for call in (
@@ -429,7 +420,7 @@ class TestCollections:
         await put(retriever, chunk("a"), collection="docs")
         info = await retriever.describe("docs")
         assert (info.count, info.fingerprint, list(info.legs)) == (1, FINGERPRINT, list(LEGS))
-        assert await retriever.collections() == ["default", "docs"]
+        assert await names(retriever) == ["default", "docs"]
 
     async def test_one_is_dropped_with_everything_in_it(self, tmp_path: Path) -> None:
         retriever = StoreRetriever(settings(tmp_path))
@@ -439,10 +430,10 @@ class TestCollections:
         for call in (retriever.describe("docs"), retriever.drop("docs")):
             with pytest.raises(NotFound, match="'docs'"):
                 await call
-        assert await retriever.collections() == ["default"]
+        assert await names(retriever) == ["default"]
         await retriever.close()
         retriever = StoreRetriever(settings(tmp_path))
-        assert await retriever.collections() == ["default"]
+        assert await names(retriever) == ["default"]
         assert await texts(retriever, "kept") == ["some text"]
         await retriever.close()
 
@@ -475,9 +466,25 @@ class TestCollections:
         assert await retriever.drop("docs") == exists
         second = await begin(retriever, newer, "docs")
         await retriever.finish_write("docs", first, older, embed(older))
-        assert await retriever.collections() == ["default"]
+        assert await names(retriever) == ["default"]
         await retriever.finish_write("docs", second, newer, embed(newer))
         assert await retriever.get("docs", ["a", "b"]) == newer
+
+    async def test_one_that_outgrows_what_was_measured_is_warned_of_once_in_the_log(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("bgeserve.store_settings.MEASURED_DOCUMENTS", 2)
+        retriever = StoreRetriever(settings(tmp_path))
+        await put(retriever, chunk("a"), chunk("b"), collection="docs")
+        assert (await retriever.describe("docs")).warning is None
+        await put(retriever, chunk("c"), collection="docs")
+        for _ in range(2):
+            told = (await retriever.describe("docs")).warning
+            assert told is not None
+            assert told.startswith("3 documents are more than the 2")
+            assert "bge-serve export docs FILE" in told
+        assert [record.getMessage() for record in caplog.records] == [f"collection 'docs': {told}"]
+        await retriever.close()
 
     async def test_pages(self, retriever: Retriever) -> None:
         await put(retriever, *(chunk(f"d{i}") for i in range(25)))

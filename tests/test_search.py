@@ -14,6 +14,7 @@ from bgeserve.caller import Caller
 from bgeserve.deadline import Deadline
 from bgeserve.errors import DeadlineExceeded, FingerprintMismatch, InvalidRequest
 from bgeserve.filters import Equals
+from bgeserve.index_embedders import IndexEmbedders
 from bgeserve.protocols import Reranker, SearchRequest
 from bgeserve.search import SearchPipeline, blend
 from bgeserve.settings import FusionSettings, SearchSettings
@@ -81,7 +82,7 @@ RERANKED = {"a": 0.2, "b": 0.9, "c": 0.6}
 def pipeline(
     embedder: ScriptedEmbedder, retriever: ScriptedRetriever, rerankers: dict[str, Reranker] | None = None, **settings: Any
 ) -> SearchPipeline:
-    return SearchPipeline(embedder, retriever, rerankers or {}, SearchSettings(**settings))  # type: ignore[arg-type]
+    return SearchPipeline(IndexEmbedders(embedder, retriever), retriever, rerankers or {}, SearchSettings(**settings))  # type: ignore[arg-type]
 
 
 async def test_hybrid_embeds_the_query_and_fuses_the_settings_legs() -> None:

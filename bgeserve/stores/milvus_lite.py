@@ -44,6 +44,7 @@ class MilvusLiteStore(MilvusCollections):
         try:
             client = _start(self._file)
             super().__init__(client, replace(ENGINE, token_folder=settings.path), _PREFIX, settings.language)
+            self._aliases = self._folder.aliases()
         except BaseException:
             self._stop()
             raise
@@ -58,6 +59,9 @@ class MilvusLiteStore(MilvusCollections):
     def close(self) -> None:
         super().close()
         self._stop()
+
+    def _keep_alias(self, alias: str, collection: str | None) -> None:
+        self._folder.keep_alias(alias, collection)
 
     def _collection(self, name: str) -> MilvusCollection:
         if name in self._collections and not _answers(self._file):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
-from bgeserve.errors import InvalidRequest, NotFound, StoreError
+from bgeserve.errors import Conflict, InvalidRequest, NotFound, StoreError
 from bgeserve.filters import Filter
 from bgeserve.stores.validation import check_collection_name
 from bgeserve.types import Chunk, Embeddings, FindingLeg, Query
@@ -43,9 +43,14 @@ class NamedCollections(ABC, Generic[C]):
         self._language = language
         self._quantization = quantization
         self._collections: dict[str, C] = {}
+        self._aliases: Mapping[str, str] = {}
 
     @abstractmethod
     def _make(self, name: str, schema: CollectionSchema) -> C: ...
+
+    @abstractmethod
+    def _keep_alias(self, alias: str, collection: str | None) -> None:
+        """Durably: what an alias names from now on; None: there is no such alias any more."""
 
     @abstractmethod
     def ensure_writable(self) -> None: ...
@@ -60,12 +65,34 @@ class NamedCollections(ABC, Generic[C]):
         check_collection_name(collection)
         if collection in self._collections:
             raise InvalidRequest(f"collection {collection!r} exists already", field="collection")
+        if collection in self._aliases:
+            raise Conflict(f"{collection!r} is an alias, of collection {self._aliases[collection]!r}", field="collection")
         self.ensure_writable()
         self._collections[collection] = self._make(collection, replace(schema, quantization=self._quantization))
 
     def drop(self, collection: str) -> None:
+        if names := [alias for alias, named in self._aliases.items() if named == collection]:
+            raise Conflict(f"collection {collection!r} is what alias {names[0]!r} names: point that elsewhere first", field="collection")
         self._collection(collection).drop()
         del self._collections[collection]
+
+    def aliases(self) -> Mapping[str, str]:
+        return self._aliases
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        check_collection_name(alias, "an alias")
+        if alias in self._collections:
+            raise Conflict(f"{alias!r} is a collection: an alias needs a name of its own", field="alias")
+        self._writable(collection)
+        self._keep_alias(alias, collection)
+        # A new mapping: whoever looks from another thread sees the old one or this one.
+        self._aliases = {**self._aliases, alias: collection}
+
+    def remove_alias(self, alias: str) -> None:
+        if alias not in self._aliases:
+            raise NotFound(f"there is no alias {alias!r}", field="alias")
+        self._keep_alias(alias, None)
+        self._aliases = {name: collection for name, collection in self._aliases.items() if name != alias}
 
     def upsert(self, collection: str, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
         self._writable(collection).upsert(chunks, embeddings)
@@ -99,6 +126,12 @@ class NamedCollections(ABC, Generic[C]):
 
     def count(self, collection: str) -> int:
         return self._collection(collection).count()
+
+    def copy(self, collection: str, name: str) -> str:
+        self._collection(collection)
+        raise InvalidRequest(
+            "only Qdrant Edge copies one collection: use `bge-serve export`, or the database's own backups", field="collection"
+        )
 
     def _require_same(self, name: str, schema: CollectionSchema) -> None:
         """Raises StoreError when a collection that was found was made with another language or quantization than the settings'."""

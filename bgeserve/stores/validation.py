@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bgeserve.errors import FingerprintMismatch, InvalidRequest
 from bgeserve.filters import MAX_INTEGER
-from bgeserve.strict import Name
+from bgeserve.strict import CollectionName
 from bgeserve.types import LEGS, Chunk, Embeddings, FindingLeg, Float32Array, Leg, Query, SparseVector, TokenVectors
 from bgeserve.vector_store import CollectionSchema
 
@@ -23,7 +23,7 @@ MAX_CHUNKS = 2**32
 """Per document."""
 
 _MAX_FLOAT16 = float(np.finfo(np.float16).max)
-_collection_name = TypeAdapter[str](Name)
+_collection_name = TypeAdapter[str](CollectionName)
 
 
 def check_write(schema: CollectionSchema, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
@@ -83,13 +83,13 @@ def token_vectors_of(schema: CollectionSchema, query: Query) -> Float32Array:
     return _checked_tokens(query.multi_vector, schema.token_dimensions, "the query")
 
 
-def check_collection_name(collection: str) -> None:
+def check_collection_name(collection: str, what: str = "a collection") -> None:
     try:
         _collection_name.validate_python(collection)
     except ValidationError as error:
         raise InvalidRequest(
-            f"a collection's name is 1 to 128 letters, digits, '.', '_' and '-', beginning with a letter or digit; not {collection!r}",
-            field="collection",
+            f"{what}'s name is 1 to 128 letters, digits, '.', '_', '@' and '-', beginning with a letter or digit; not {collection!r}",
+            field=what.split()[-1],
         ) from error
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bgeserve.errors import FingerprintMismatch, InvalidRequest, NotFound
+from bgeserve.errors import Conflict, FingerprintMismatch, InvalidRequest, NotFound
 from bgeserve.filters import Equals
 from bgeserve.types import FINDING_LEGS, Chunk, Embeddings, Float32Array, Query, SparseVector
 from bgeserve.vector_store import CollectionSchema, VectorStore
@@ -338,7 +338,7 @@ def test_a_leg_that_the_collection_lacks_is_refused(store: VectorStore) -> None:
     assert len(store.search("lexical", "full_text", query("amber"), 10, None)) == 1
 
 
-@pytest.mark.parametrize("name", ["", "../escape", "a/b", ".hidden", "-x", "a\n", "ä", "a" * 129, "a b", "\x00"])
+@pytest.mark.parametrize("name", ["", "../escape", "a/b", ".hidden", "-x", "a\n", "ä", "a" * 129, "a b", "@a", "\x00"])
 def test_a_name_that_is_none_is_refused(store: VectorStore, name: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         store.create(name, SCHEMA)
@@ -358,6 +358,53 @@ def test_collections_are_apart(store: VectorStore, opener: Opener) -> None:
     assert store.schema("other") is None
     store.create("other", SCHEMA)
     assert store.count("other") == 0
+
+
+class TestAliases:
+    def test_an_alias_is_pointed_elsewhere_and_is_there_after_reopening(self, opener: Opener) -> None:
+        store = opener()
+        for name in ("docs@1", "docs@2"):
+            store.create(name, SCHEMA)
+        assert store.aliases() == {}
+        for alias, collection in (("docs", "docs@1"), ("a.b-c_d@e", "docs@1"), ("docs", "docs@2"), ("gone", "docs@1")):
+            store.set_alias(alias, collection)
+        store.remove_alias("gone")
+        pointed = {"docs": "docs@2", "a.b-c_d@e": "docs@1"}
+        assert store.aliases() == pointed
+        store.close()
+        store = opener()
+        assert store.aliases() == pointed
+        assert store.collections() == ["docs@1", "docs@2"]
+        store.close()
+
+    def test_a_name_is_an_alias_or_a_collection(self, store: VectorStore) -> None:
+        store.create("more", SCHEMA)
+        store.set_alias("latest", "docs")
+        with pytest.raises(Conflict, match="'more' is a collection"):
+            store.set_alias("more", "docs")
+        with pytest.raises(Conflict, match="'latest' is an alias, of collection 'docs'"):
+            store.create("latest", SCHEMA)
+        assert (store.aliases(), store.collections()) == ({"latest": "docs"}, ["docs", "more"])
+
+    def test_a_collection_that_an_alias_names_is_not_dropped(self, store: VectorStore) -> None:
+        store.set_alias("latest", "docs")
+        with pytest.raises(Conflict, match=r"'docs'.*'latest'"):
+            store.drop("docs")
+        store.remove_alias("latest")
+        store.drop("docs")
+        assert (store.aliases(), store.collections()) == ({}, [])
+
+    def test_what_is_not_there_is_named(self, store: VectorStore) -> None:
+        with pytest.raises(NotFound, match="'none'"):
+            store.set_alias("latest", "none")
+        with pytest.raises(NotFound, match="'none'"):
+            store.remove_alias("none")
+        store.set_alias("latest", "docs")
+        with pytest.raises(NotFound, match="'latest'"):
+            store.set_alias("newest", "latest")
+        with pytest.raises(InvalidRequest, match="an alias's name") as refused:
+            store.set_alias("../x", "docs")
+        assert (refused.value.field, store.aliases()) == ("alias", {"latest": "docs"})
 
 
 CALLS: dict[str, Callable[[VectorStore], object]] = {
