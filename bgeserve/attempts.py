@@ -122,7 +122,8 @@ def _until(request: wire.Request[T], waits: Callable[[T], str | None], problem: 
                 return answer
         else:
             error = _error(outcome, timeout_s)
-            if isinstance(error, RequestError):
+            # These paths are always there: not found, they are still unknown to the front of a service that is starting.
+            if isinstance(error, RequestError) and not isinstance(error, errors.NotFound):
                 raise error
             reason = error.message
         if monotonic() + POLL_S >= started + timeout_s:
@@ -180,6 +181,7 @@ _RAISED_BY_SERVICES: tuple[type[BgeServeError], ...] = (
     errors.UnknownModel,
     errors.WrongRole,
     errors.FingerprintMismatch,
+    errors.Conflict,
     errors.StaleWrite,
     errors.TooLarge,
     errors.Overloaded,

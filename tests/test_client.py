@@ -394,6 +394,17 @@ def test_a_replica_that_dies_in_the_middle_costs_nothing_but_time(call: Call, fa
         assert call("models", url=address) == []
 
 
+READY = '{"ready": true, "waiting_for": []}'
+
+
+@pytest.mark.parametrize("starting", [None, (404, "Path '/readyz' not found."), (503, READY.replace("true", "false"))])
+def test_a_front_that_does_not_know_the_service_yet_is_waited_for(call: Call, starting: tuple[int, str] | None) -> None:
+    with front(starting, starting, (200, READY)) as address:
+        assert call("wait_until_ready", url=address, timeout_s=20) is None
+    with front(*[starting] * 50) as address, pytest.raises(Unavailable, match="not ready after"):
+        call("wait_until_ready", url=address, timeout_s=0.3)
+
+
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
