@@ -19,7 +19,11 @@ from bgeserve.service import SearchService
 from bgeserve.settings import SearchGraphSettings
 from bgeserve.types import Document, WriteResult
 from deployments.handles import RemoteRetriever
+from deployments.states import RUNNING, DeploymentStates
 from graphs.check import parse, read
+
+OWNER = "retriever"
+"""The deployment's name in every search application (`parts.py`)."""
 
 
 def settings_of(config: Path, app: str) -> SearchGraphSettings:
@@ -52,7 +56,12 @@ class _Embedder:
         name = settings.index_embedder
         # The job bounds what waits.
         engine = EmbedderEngine(name, settings.embedders[name].model_copy(update={"max_queue_s": inf}))
-        retriever = RemoteRetriever(serve.get_deployment_handle("retriever", app))
+        states = DeploymentStates(app)
+
+        async def is_owned() -> bool:
+            return RUNNING in (await states.of(OWNER)).replicas
+
+        retriever = RemoteRetriever(serve.get_deployment_handle(OWNER, app), is_owned)
         self._index = SearchService(engine, retriever, {}, settings.search).index
 
     async def put_documents(self, collection: str, documents: Sequence[Document]) -> WriteResult:
