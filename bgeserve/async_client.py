@@ -12,6 +12,7 @@ from bgeserve import wire, wire_collections
 from bgeserve.attempts import Outcome, Policy, Send, Steps, attempts, polls, polls_model
 from bgeserve.client import base_url, headers
 from bgeserve.protocols import Readiness
+from bgeserve.splitting import add_written
 from bgeserve.types import (
     CollectionInfo,
     Document,
@@ -61,7 +62,7 @@ class AsyncClient:
     ) -> WriteResult:
         written = WriteResult(0, 0, 0)
         for batch in wire.split_documents(documents):
-            written = wire.add(written, await self._call(wire.put_documents(collection, batch, options)))
+            written = add_written(written, await self._call(wire.put_documents(collection, batch, options)))
             if on_progress is not None:
                 on_progress(written.upserted + written.unchanged)
         return written
@@ -129,7 +130,7 @@ class AsyncClient:
     async def import_chunks(self, documents: Iterable[EmbeddedChunks], *, collection: str = "default") -> WriteResult:
         written = WriteResult(0, 0, 0)
         for batch in wire_collections.split_chunks(documents):
-            written = wire.add(written, await self._call(wire_collections.import_chunks(collection, batch)))
+            written = add_written(written, await self._call(wire_collections.import_chunks(collection, batch)))
         return written
 
     async def models(self) -> list[ModelInfo]:

@@ -16,6 +16,7 @@ from bgeserve import wire, wire_collections
 from bgeserve.attempts import Outcome, Policy, Send, Steps, attempts, polls, polls_model
 from bgeserve.errors import InvalidRequest
 from bgeserve.protocols import Readiness
+from bgeserve.splitting import add_written
 from bgeserve.types import (
     CollectionInfo,
     Document,
@@ -80,7 +81,7 @@ class Client:
         """
         written = WriteResult(0, 0, 0)
         for batch in wire.split_documents(documents):
-            written = wire.add(written, self._call(wire.put_documents(collection, batch, options)))
+            written = add_written(written, self._call(wire.put_documents(collection, batch, options)))
             if on_progress is not None:
                 on_progress(written.upserted + written.unchanged)
         return written
@@ -165,7 +166,7 @@ class Client:
         """
         written = WriteResult(0, 0, 0)
         for batch in wire_collections.split_chunks(documents):
-            written = wire.add(written, self._call(wire_collections.import_chunks(collection, batch)))
+            written = add_written(written, self._call(wire_collections.import_chunks(collection, batch)))
         return written
 
     def models(self) -> list[ModelInfo]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import astuple, replace
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 
@@ -21,8 +22,13 @@ from bgeserve.chunking import join_chunks
 from bgeserve.errors import BgeServeError, FingerprintMismatch, StaleWrite, TextTooLong
 from bgeserve.index_embedders import IndexEmbedders
 from bgeserve.protocols import Embedder, Retriever, WriteTicket
-from bgeserve.splitting import select_embeddings
+from bgeserve.splitting import add_written, gather_bounded, places_from, select_embeddings, split_by_bytes
 from bgeserve.types import Chunk, Chunking, Document, EmbeddedChunks, Embeddings, Output, WriteResult, titled
+
+MAX_TOKEN_VECTORS_BYTES = 128 * 2**10
+"""Of text that becomes token vectors at a time: BGE-M3's are a thousand times larger, and a request may have 16 MB of text."""
+PARTS_IN_FLIGHT = 2
+"""While one is embedded another is stored."""
 
 
 class IndexPipeline:
@@ -42,7 +48,15 @@ class IndexPipeline:
         InvalidRequest.
         """
         uncut = [whole(document, self._chunking) for document in documents]
-        return await self._again_once(collection, partial(self._put, collection, uncut, truncate, caller))
+        max_bytes = MAX_TOKEN_VECTORS_BYTES if "multi_vector" in self._outputs else sys.maxsize
+
+        async def put(part: slice) -> WriteResult:
+            with places_from(part.start):
+                return await self._again_once(collection, partial(self._put, collection, uncut[part], truncate, caller))
+
+        parts = split_by_bytes([chunk.text for chunk in uncut], max_bytes)
+        written = await gather_bounded([partial(put, part) for part in parts], PARTS_IN_FLIGHT)
+        return reduce(add_written, written, WriteResult(0, 0, 0))
 
     async def put_embedded(self, collection: str, documents: EmbeddedChunks) -> WriteResult:
         """Store whole documents with the vectors that they came with; durable on return.

@@ -6,12 +6,14 @@ Knows bytes, because whoever splits has no tokenizer; a call should hold about t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
 
-from bgeserve.types import Embeddings, Scores
+from bgeserve.errors import TextTooLong
+from bgeserve.types import Embeddings, Scores, WriteResult
 
 T = TypeVar("T")
 
@@ -37,6 +39,15 @@ def split_by_bytes(texts: Sequence[str], max_bytes: int) -> list[slice]:
     if start < len(texts):
         slices.append(slice(start, len(texts)))
     return slices
+
+
+@contextmanager
+def places_from(start: int) -> Generator[None]:
+    """Whoever gets a part counts the texts of the part; whoever asked counts those of the whole."""
+    try:
+        yield
+    except TextTooLong as error:
+        raise error if error.index is None else error.at(error.field or "", error.index + start) from None
 
 
 async def gather_bounded(calls: Sequence[Callable[[], Awaitable[T]]], max_in_flight: int) -> list[T]:
@@ -85,6 +96,15 @@ def select_embeddings(embeddings: Embeddings, rows: Sequence[int]) -> Embeddings
         dense=None if embeddings.dense is None else embeddings.dense[np.asarray(rows, np.intp)],
         sparse=None if embeddings.sparse is None else [embeddings.sparse[row] for row in rows],
         multi_vector=None if embeddings.multi_vector is None else [embeddings.multi_vector[row] for row in rows],
+    )
+
+
+def add_written(one: WriteResult, other: WriteResult) -> WriteResult:
+    return WriteResult(
+        one.upserted + other.upserted,
+        one.unchanged + other.unchanged,
+        one.tokens + other.tokens,
+        (*one.truncated, *other.truncated),
     )
 
 

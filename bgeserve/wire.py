@@ -196,15 +196,6 @@ def split_documents(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def add(one: WriteResult, other: WriteResult) -> WriteResult:
-    return WriteResult(
-        one.upserted + other.upserted,
-        one.unchanged + other.unchanged,
-        one.tokens + other.tokens,
-        (*one.truncated, *other.truncated),
-    )
-
-
 def _encode(texts: str | Sequence[str], parse: Callable[[Any], T], options: Mapping[str, Any]) -> Request[T]:
     body: dict[str, Any] = {"input": _list(texts), "encoding_format": "base64"}
     if (examples := options.get("examples")) is not None:

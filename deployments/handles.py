@@ -6,8 +6,8 @@ Knows that a request goes over in calls of bounded size. Does not know what can 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,11 +17,11 @@ from ray.serve.handle import DeploymentHandle
 from bgeserve.call_gate import CallGate
 from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span
-from bgeserve.errors import FingerprintMismatch, TextTooLong, Unavailable
+from bgeserve.errors import FingerprintMismatch, Unavailable
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
 from bgeserve.protocols import WriteTicket
-from bgeserve.splitting import concat_embeddings, concat_scores, gather_bounded, split_by_bytes
+from bgeserve.splitting import concat_embeddings, concat_scores, gather_bounded, places_from, split_by_bytes
 from bgeserve.types import (
     Chunk,
     Chunking,
@@ -82,7 +82,7 @@ class _RemoteModel:
             gate = self._gate.passed(size, caller.tenant, caller.deadline) if caller.lane == "bulk" else nullcontext()
             answer_bytes = bytes_of_answer(texts[part], asked.get("outputs", ()))
             async with gate:
-                with _places_from(part.start):
+                with places_from(part.start):
                     return await self._remote.call(
                         method,
                         *before,
@@ -221,12 +221,3 @@ class RemoteRetriever:
             return await asking
         finally:
             asking.cancel()
-
-
-@contextmanager
-def _places_from(start: int) -> Generator[None]:
-    """A replica counts the texts of its call; the caller counts those of the request."""
-    try:
-        yield
-    except TextTooLong as error:
-        raise error if error.index is None else error.at(error.field or "", error.index + start) from None

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from time import monotonic
 
 from bgeserve.errors import ComputeError, InvalidRequest, Overloaded, StaleWrite, Unavailable
+from bgeserve.splitting import add_written
 from bgeserve.types import Document, WriteResult
-from bgeserve.wire import add
 
 RETRY_S = 300.0
 """How long one call waits for a service that is full, restarts, or has lost its store's owner."""
@@ -43,7 +43,7 @@ async def put(send: Send, documents: Sequence[Document], retry_s: float = RETRY_
             return Outcome(WriteResult(0, 0, 0), [(documents[0], error.message)])
     middle = len(documents) // 2
     first, second = await put(send, documents[:middle], retry_s), await put(send, documents[middle:], retry_s)
-    return Outcome(add(first.written, second.written), [*first.refused, *second.refused])
+    return Outcome(add_written(first.written, second.written), [*first.refused, *second.refused])
 
 
 async def _patiently(send: Send, documents: Sequence[Document], retry_s: float) -> WriteResult:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bgeserve import indexing
 from bgeserve.caller import A_JOB
 from bgeserve.chunking import Span, chunk_spans
-from bgeserve.errors import ComputeError, FingerprintMismatch
+from bgeserve.errors import ComputeError, FingerprintMismatch, TextTooLong
 from bgeserve.fusion import Fusion
 from bgeserve.index_embedders import IndexEmbedders
 from bgeserve.indexing import IndexPipeline, documents_of, whole
@@ -31,6 +32,7 @@ class CountingEmbedder:
     def __init__(self, fingerprint: str = "model-1") -> None:
         self.fingerprint = fingerprint
         self.embedded: list[str] = []
+        self.calls: list[Sequence[str]] = []
         self.held: dict[str, asyncio.Event] = {}
         self.begun: dict[str, asyncio.Event] = {}
 
@@ -51,6 +53,9 @@ class CountingEmbedder:
                 await self.held[text].wait()
             if text == "poison":
                 raise ComputeError("poison")
+            if text.startswith("too long") and not options["truncate"]:
+                raise TextTooLong("input", list(texts).index(text), 99, 9)
+        self.calls.append(texts)
         self.embedded += texts
         dense = np.array([[1.0, len(text)] for text in texts], np.float32)
         dense /= np.linalg.norm(dense, axis=1, keepdims=True)
@@ -102,6 +107,22 @@ async def test_token_vectors_go_to_the_owner_as_it_keeps_them(retriever: StoreRe
     how: dict[str, Any] = {"fingerprint": "model-1", "fusion": Fusion(), "candidates": 5, "limit": 5}
     ((hit,),) = await retriever.retrieve("default", [asked], legs=["dense", "multi_vector"], **how)
     assert hit.scores["multi_vector"] == pytest.approx(1 / 10**0.5, abs=1e-3)
+
+
+async def test_no_more_token_vectors_are_made_at_a_time_than_fit(retriever: StoreRetriever, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "MAX_TOKEN_VECTORS_BYTES", 10)
+    embedder = CountingEmbedder()
+    embedders = IndexEmbedders(embedder, retriever)
+    documents = [Document(f"d{i}", text) for i, text in enumerate(("long one", "2", "three", "4 4 4", "too long for any"))]
+    written = await IndexPipeline(embedders, retriever, ["dense", "multi_vector"]).put("default", documents[:4], **PUT)
+    assert (written.upserted, written.tokens, list(written.truncated)) == (4, 4, ["d0"])
+    assert sorted(map(len, embedder.calls)) == [2, 2]
+    with pytest.raises(TextTooLong) as refused:
+        await IndexPipeline(embedders, retriever, ["dense", "multi_vector"]).put("default", documents, truncate=False, caller=A_JOB)
+    assert (refused.value.field, refused.value.index) == ("documents", 4)
+    embedder.calls.clear()
+    await IndexPipeline(embedders, retriever, ["dense"]).put("other", documents[:4], **PUT)
+    assert len(embedder.calls) == 1
 
 
 async def test_only_what_changed_is_embedded_again(retriever: StoreRetriever) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import partial, reduce
 
 from bgeserve.async_client import AsyncClient
-from bgeserve.splitting import gather_bounded
+from bgeserve.splitting import add_written, gather_bounded
 from bgeserve.types import Document, WriteResult
-from bgeserve.wire import add
 
 MAX_REQUESTS_IN_FLIGHT = 4
 """Enough that the service embeds one batch while it stores another; more would only wait in its queue."""
@@ -29,4 +28,4 @@ async def put(client: AsyncClient, documents: Iterator[Document], collection: st
         return await client.put_documents(documents, collection=collection, on_progress=count)
 
     writers = [partial(writer, n) for n in range(MAX_REQUESTS_IN_FLIGHT)]
-    return reduce(add, await gather_bounded(writers, MAX_REQUESTS_IN_FLIGHT))
+    return reduce(add_written, await gather_bounded(writers, MAX_REQUESTS_IN_FLIGHT))
