@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -56,6 +57,8 @@ class Tally:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
+    # So that what was started and mounted ends with this process, however it is asked to end.
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     console = Console(width=170)
     heading = f"{describe_machine()}; {args.store}; seed {args.seed}"
     console.print(heading, markup=False)

@@ -21,6 +21,7 @@ from bgeserve.filters import Filter
 from bgeserve.max_sim import max_sim
 from bgeserve.stores.batches import batches, token_numbers
 from bgeserve.stores.bm25 import WordSplitter
+from bgeserve.stores.documents import hashes_of_whole, in_order
 from bgeserve.stores.exporting import embeddings_of
 from bgeserve.stores.keys import chunk_key, cursor, document_key
 from bgeserve.stores.milvus_filter import EVERYTHING, all_parts, any_of, expression
@@ -126,9 +127,7 @@ class MilvusCollection:
         return list({document_id_of(row): None for row in rows})
 
     def get(self, document_ids: Sequence[str]) -> list[Chunk]:
-        place = {id: i for i, id in enumerate(document_ids)}
-        found = [chunk_of(row) for row in self._of_documents(document_ids, STORED)]
-        return sorted(found, key=lambda chunk: (place[chunk.document_id], chunk.n))
+        return in_order(document_ids, map(chunk_of, self._of_documents(document_ids, STORED)))
 
     def export(self, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]:
         chunks = self.get(document_ids)
@@ -139,10 +138,7 @@ class MilvusCollection:
         return chunks, embeddings_of(self.schema, [stored_vectors(rows[key], tokens.get(key)) for key in keys])
 
     def content_hashes(self, document_ids: Sequence[str]) -> dict[str, str]:
-        stored: dict[str, dict[int, str]] = {}
-        for chunk in self.get(document_ids):
-            stored.setdefault(chunk.document_id, {})[chunk.n] = chunk.content_hash
-        return {id: hashes[0] for id, hashes in stored.items() if 0 in hashes and len(set(hashes.values())) == 1}
+        return hashes_of_whole((chunk.document_id, chunk.n, chunk.content_hash) for chunk in self.get(document_ids))
 
     def scroll(self, limit: int, after: str | None) -> tuple[list[str], str | None]:
         # A cursor is where the next page begins; one more than the page is what it takes to know that there is one.

@@ -15,6 +15,7 @@ from bgeserve.filters import Filter
 from bgeserve.max_sim import as_float16
 from bgeserve.stores.batches import ENGINE_BATCH, batches, token_numbers
 from bgeserve.stores.bm25 import Bm25Encoder, mean_tokens
+from bgeserve.stores.documents import hashes_of_whole, in_order
 from bgeserve.stores.exporting import StoredVectors, ascending, embeddings_of
 from bgeserve.stores.keys import cursor
 from bgeserve.stores.qdrant_filter import condition, number_paths
@@ -69,9 +70,7 @@ class QdrantCollection(Generic[S]):
         return list({point.payload["id"]: None for point in self._points(condition(filter), ["id"])})
 
     def get(self, document_ids: Sequence[str]) -> list[Chunk]:
-        place = {id: i for i, id in enumerate(document_ids)}
-        found = [chunk_of(point.payload) for point in self._points(of_documents(document_ids), True)]
-        return sorted(found, key=lambda chunk: (place[chunk.document_id], chunk.n))
+        return in_order(document_ids, (chunk_of(point.payload) for point in self._points(of_documents(document_ids), True)))
 
     def export(self, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]:
         chunks = self.get(document_ids)
@@ -80,11 +79,8 @@ class QdrantCollection(Generic[S]):
         return chunks, embeddings_of(self.schema, [_stored_vectors(found[point_id(chunk)]) for chunk in chunks])
 
     def content_hashes(self, document_ids: Sequence[str]) -> dict[str, str]:
-        stored: dict[str, dict[int, str]] = {}
-        for point in self._points(of_documents(document_ids), ["id", "n", "hash"]):
-            chunk = point.payload
-            stored.setdefault(chunk["id"], {})[chunk["n"]] = chunk["hash"]
-        return {id: hashes[0] for id, hashes in stored.items() if 0 in hashes and len(set(hashes.values())) == 1}
+        found = (point.payload for point in self._points(of_documents(document_ids), ["id", "n", "hash"]))
+        return hashes_of_whole((chunk["id"], chunk["n"], chunk["hash"]) for chunk in found)
 
     def scroll(self, limit: int, after: str | None) -> tuple[list[str], str | None]:
         points, following = self.shard.scroll(first_chunks(), ["id"], limit, cursor(after))

@@ -14,6 +14,7 @@ from bgeserve.filters import Filter
 from bgeserve.max_sim import as_float16
 from bgeserve.stores.batches import batches
 from bgeserve.stores.bm25 import WordSplitter
+from bgeserve.stores.documents import hashes_of_whole, in_order
 from bgeserve.stores.exporting import embeddings_of
 from bgeserve.stores.keys import CHUNK_BITS, chunk_key, cursor, document_key
 from bgeserve.stores.ties import best_first, best_in_one_order
@@ -75,18 +76,15 @@ class VespaCollection:
         return list({chunk_of(fields).document_id: None for fields in self._all(expression(filter), "chunks", PAGE)})
 
     def get(self, document_ids: Sequence[str]) -> list[Chunk]:
-        return _in_order(document_ids, map(chunk_of, self._of_documents(document_ids, "chunks", PAGE)))
+        return in_order(document_ids, map(chunk_of, self._of_documents(document_ids, "chunks", PAGE)))
 
     def export(self, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]:
         found = {fields["key"]: fields for fields in self._of_documents(document_ids, "vectors", VECTORS_PAGE)}
-        chunks = _in_order(document_ids, map(chunk_of, found.values()))
+        chunks = in_order(document_ids, map(chunk_of, found.values()))
         return chunks, embeddings_of(self.schema, [stored_vectors(found[chunk_key(chunk)]) for chunk in chunks])
 
     def content_hashes(self, document_ids: Sequence[str]) -> dict[str, str]:
-        stored: dict[str, dict[int, str]] = {}
-        for chunk in self.get(document_ids):
-            stored.setdefault(chunk.document_id, {})[chunk.n] = chunk.content_hash
-        return {id: hashes[0] for id, hashes in stored.items() if 0 in hashes and len(set(hashes.values())) == 1}
+        return hashes_of_whole((chunk.document_id, chunk.n, chunk.content_hash) for chunk in self.get(document_ids))
 
     def scroll(self, limit: int, after: str | None) -> tuple[list[str], str | None]:
         # A cursor is where the next page begins; one more than the page is what it takes to know that there is one.
@@ -157,11 +155,6 @@ def namespace_keyword(namespace: str) -> str:
 def _from(key: str) -> str:
     place, n = place_of(key), int(key[-CHUNK_BITS // 4 :], 16)
     return f"(place > {place}L or (place = {place}L and n >= {n}L))"
-
-
-def _in_order(document_ids: Sequence[str], chunks: Iterable[Chunk]) -> list[Chunk]:
-    place = {id: i for i, id in enumerate(document_ids)}
-    return sorted(chunks, key=lambda chunk: (place[chunk.document_id], chunk.n))
 
 
 def _pieces(keys: Sequence[str]) -> Generator[Sequence[str]]:
