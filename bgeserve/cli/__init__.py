@@ -14,10 +14,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bgeserve.cli import check, embed, eval, index, models, rerank, search, status, tune_batch, up, verify
+from bgeserve.cli import check, embed, eval, index, k8s, models, rerank, search, status, tune_batch, up, verify
 from bgeserve.errors import BgeServeError
 
-COMMANDS = (up, check, tune_batch, index, search, eval, embed, rerank, status, models, verify)
+COMMANDS = (up, check, tune_batch, k8s, index, search, eval, embed, rerank, status, models, verify)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
