@@ -8,13 +8,14 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from bgeserve import wire
+from bgeserve import wire, wire_collections
 from bgeserve.attempts import Outcome, Policy, Send, Steps, attempts, polls, polls_model
 from bgeserve.client import base_url, headers
 from bgeserve.protocols import Readiness
 from bgeserve.types import (
     CollectionInfo,
     Document,
+    EmbeddedChunks,
     Embeddings,
     Float32Array,
     Hit,
@@ -92,10 +93,44 @@ class AsyncClient:
         return await self._call(wire.delete_documents(collection, ids, filter, options))
 
     async def collection(self, name: str = "default") -> CollectionInfo:
-        return await self._call(wire.collection(name))
+        return await self._call(wire_collections.collection(name))
+
+    async def collections(self) -> list[CollectionInfo]:
+        return await self._call(wire_collections.collections())
+
+    async def create_collection(self, name: str, *, embedder: str | None = None) -> CollectionInfo:
+        return await self._call(wire_collections.create_collection(name, embedder))
 
     async def delete_collection(self, name: str) -> int:
-        return await self._call(wire.delete_collection(name))
+        return await self._call(wire_collections.delete_collection(name))
+
+    async def copy_collection(self, name: str, copy: str) -> str:
+        return await self._call(wire_collections.copy_collection(name, copy))
+
+    async def aliases(self) -> dict[str, str]:
+        return await self._call(wire_collections.aliases())
+
+    async def set_alias(self, alias: str, collection: str) -> str | None:
+        return await self._call(wire_collections.set_alias(alias, collection))
+
+    async def remove_alias(self, alias: str) -> str:
+        return await self._call(wire_collections.remove_alias(alias))
+
+    async def export_chunks(self, collection: str = "default") -> AsyncIterator[EmbeddedChunks]:
+        after: str | None = None
+        documents = wire_collections.FIRST_PAGE_DOCUMENTS
+        while True:
+            page, after = await self._call(wire_collections.export_chunks(collection, documents, after))
+            yield page
+            if after is None:
+                return
+            documents = wire_collections.next_page_documents(documents, page)
+
+    async def import_chunks(self, documents: Iterable[EmbeddedChunks], *, collection: str = "default") -> WriteResult:
+        written = WriteResult(0, 0, 0)
+        for batch in wire_collections.split_chunks(documents):
+            written = wire.add(written, await self._call(wire_collections.import_chunks(collection, batch)))
+        return written
 
     async def models(self) -> list[ModelInfo]:
         return await self._call(wire.models())

@@ -181,6 +181,7 @@ _RAISED_BY_SERVICES: tuple[type[BgeServeError], ...] = (
     errors.UnknownModel,
     errors.WrongRole,
     errors.FingerprintMismatch,
+    errors.Conflict,
     errors.StaleWrite,
     errors.TooLarge,
     errors.Overloaded,

@@ -34,14 +34,15 @@ def read_dataset(folder: Path, split: str) -> Dataset:
             raise _invalid(str(path), "there is no such file; BEIR's layout is corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv")
     if not (judged := qrels / f"{split}.tsv").is_file():
         raise _invalid(str(judged), f"there is no such file; the splits are {sorted(path.stem for path in qrels.glob('*.tsv'))}")
-    judgements = _read_judgements(judged)
-    texts = {id: text for id, text in _read_queries(queries) if id in judgements}
+    judgements = read_judgements(judged)
+    texts = {id: text for id, text in read_queries(queries) if id in judgements}
     if missing := sorted(judgements.keys() - texts.keys()):
         raise _invalid(str(judged), f"query {missing[0]!r} has judgements, but {queries.name} does not have it ({len(missing)} such)")
     return Dataset(corpus, texts, judgements)
 
 
-def _read_judgements(path: Path) -> dict[str, dict[str, int]]:
+def read_judgements(path: Path) -> dict[str, dict[str, int]]:
+    """Raises InvalidRequest."""
     judgements: dict[str, dict[str, int]] = {}
     for where, line in _lines(path):
         if line == QRELS_HEADER:
@@ -56,7 +57,8 @@ def _read_judgements(path: Path) -> dict[str, dict[str, int]]:
     return judgements
 
 
-def _read_queries(path: Path) -> Iterator[tuple[str, str]]:
+def read_queries(path: Path) -> Iterator[tuple[str, str]]:
+    """Ids and texts. Raises InvalidRequest."""
     for where, line in _lines(path):
         try:
             row = cast("dict[str, Any]", json.loads(line))

@@ -12,13 +12,14 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from bgeserve import wire
+from bgeserve import wire, wire_collections
 from bgeserve.attempts import Outcome, Policy, Send, Steps, attempts, polls, polls_model
 from bgeserve.errors import InvalidRequest
 from bgeserve.protocols import Readiness
 from bgeserve.types import (
     CollectionInfo,
     Document,
+    EmbeddedChunks,
     Embeddings,
     Float32Array,
     Hit,
@@ -109,11 +110,63 @@ class Client:
         return self._call(wire.delete_documents(collection, ids, filter, options))
 
     def collection(self, name: str = "default") -> CollectionInfo:
-        return self._call(wire.collection(name))
+        """By its name or an alias."""
+        return self._call(wire_collections.collection(name))
+
+    def collections(self) -> list[CollectionInfo]:
+        return self._call(wire_collections.collections())
+
+    def create_collection(self, name: str, *, embedder: str | None = None) -> CollectionInfo:
+        """Empty, for one of the service's embedders; None: the one that makes the others. One that is there for the same stays as it is.
+
+        Raises Conflict when it is there for another.
+        """
+        return self._call(wire_collections.create_collection(name, embedder))
 
     def delete_collection(self, name: str) -> int:
-        """With all its documents; answers how many there were. Raises NotFound. The next write makes it anew, of any model."""
-        return self._call(wire.delete_collection(name))
+        """With all its documents; answers how many there were. Raises NotFound; Conflict while an alias names it."""
+        return self._call(wire_collections.delete_collection(name))
+
+    def copy_collection(self, name: str, copy: str) -> str:
+        """Make a store of its own of an embedded collection while it serves; answers its folder on the machine of its owner.
+
+        Raises Conflict when there is a copy of that name.
+        """
+        return self._call(wire_collections.copy_collection(name, copy))
+
+    def aliases(self) -> dict[str, str]:
+        """Which collection each alias names."""
+        return self._call(wire_collections.aliases())
+
+    def set_alias(self, alias: str, collection: str) -> str | None:
+        """Make an alias, or point it elsewhere in one step: from then on whatever takes a collection's name takes it. Answers what it
+        named before. Raises NotFound, Conflict."""
+        return self._call(wire_collections.set_alias(alias, collection))
+
+    def remove_alias(self, alias: str) -> str:
+        """Its collection, which is answered, stays."""
+        return self._call(wire_collections.remove_alias(alias))
+
+    def export_chunks(self, collection: str = "default") -> Iterator[EmbeddedChunks]:
+        """All documents as they are stored, with their vectors, in pages of bounded size."""
+        after: str | None = None
+        documents = wire_collections.FIRST_PAGE_DOCUMENTS
+        while True:
+            page, after = self._call(wire_collections.export_chunks(collection, documents, after))
+            yield page
+            if after is None:
+                return
+            documents = wire_collections.next_page_documents(documents, page)
+
+    def import_chunks(self, documents: Iterable[EmbeddedChunks], *, collection: str = "default") -> WriteResult:
+        """Store documents with their vectors, in requests of bounded size; each document's chunks must stand together.
+
+        Raises FingerprintMismatch when no embedder of the service made them.
+        """
+        written = WriteResult(0, 0, 0)
+        for batch in wire_collections.split_chunks(documents):
+            written = wire.add(written, self._call(wire_collections.import_chunks(collection, batch)))
+        return written
 
     def models(self) -> list[ModelInfo]:
         return self._call(wire.models())

@@ -9,6 +9,7 @@
     │   │   └── UnknownModel           404
     │   ├── WrongRole                  400  an embedder asked to rerank, or the reverse
     │   ├── FingerprintMismatch        409  vectors of one model offered to an index of another
+    │   ├── Conflict                   409  what is asked for does not go with what is there: names both
     │   ├── StaleWrite                 409  a write whose sequence number the owner no longer knows: begin it again
     │   ├── TooLarge                   413
     │   └── Overloaded                 429  carries retry_after_s
@@ -22,6 +23,7 @@
         ├── SettingsError                   the configuration
         ├── CheckpointError                 a model's folder: names the file
         └── StoreError                      a store's folder
+            └── StoreInUse                  has an owner, who may be about to go
 
 They pickle through Ray unchanged.
 """
@@ -101,6 +103,11 @@ class FingerprintMismatch(RequestError):
     code = "fingerprint_mismatch"
 
 
+class Conflict(RequestError):
+    status = 409
+    code = "conflict"
+
+
 class StaleWrite(RequestError):
     status = 409
     code = "stale_write"
@@ -157,3 +164,7 @@ class CheckpointError(StartupError):
 
 class StoreError(StartupError):
     code = "store"
+
+
+class StoreInUse(StoreError):
+    code = "store_in_use"

@@ -7,10 +7,10 @@ ranks count from 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from bgeserve.types import Leg
+from bgeserve.types import LEGS, Leg
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,10 @@ class Fusion:
     weights: Mapping[Leg, float] = field(default_factory=dict[Leg, float])
     """1 for a leg that is not named."""
     rrf_k: int = 60
+
+    def by(self, leg: Leg) -> Fusion:
+        """The same, of which only this leg's part counts."""
+        return replace(self, weights={each: float(each == leg) for each in LEGS})
 
 
 @dataclass(frozen=True, slots=True)

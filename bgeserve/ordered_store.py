@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from bgeserve.errors import InvalidRequest, NotFound, StoreError
+from bgeserve.errors import Conflict, InvalidRequest, NotFound
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fused, Fusion, fuse
-from bgeserve.stores.validation import check_collection_name, check_fingerprint, check_id, check_write
-from bgeserve.types import LEGS, Chunk, CollectionInfo, Embeddings, Hit, Leg, Query
-from bgeserve.vector_store import CollectionSchema, VectorStore
+from bgeserve.outgrown import Outgrown
+from bgeserve.splitting import select_embeddings
+from bgeserve.stores.validation import check_collection_name, check_fingerprint, check_id, check_write, legs_of
+from bgeserve.types import Chunk, CollectionInfo, EmbeddedChunks, Embeddings, Hit, Leg, Query
+from bgeserve.vector_store import CollectionSchema, ScoredId, VectorStore
 from bgeserve.write_order import WriteOrder
 
 DEFAULT_COLLECTION = "default"
@@ -24,23 +24,20 @@ DEFAULT_COLLECTION = "default"
 
 
 class OrderedStore:
-    """Owns `store` and the open writes of its collections. `language`: of the collections that it makes."""
+    """Owns `store` and the open writes of its collections. `language`: of the collections that it makes; `measured_documents`: above
+    which one is warned of."""
 
-    def __init__(self, store: VectorStore, language: str | None) -> None:
+    def __init__(self, store: VectorStore, language: str | None, measured_documents: int | None = None) -> None:
         self._store = store
         self._language = language
+        self._outgrown = Outgrown(measured_documents)
         self._orders: dict[str, WriteOrder] = {}
         # What a killed owner had written but not synced is back from the log, and would be taken for durable.
         store.flush()
 
-    def require_fingerprint(self, fingerprint: str) -> None:
-        """Raises StoreError when a collection holds vectors of another model."""
-        for collection in self._store.collections():
-            schema = self._store.schema(collection)
-            if schema is not None and schema.fingerprint != fingerprint:
-                raise StoreError(
-                    f"collection {collection!r} holds vectors of {schema.fingerprint}; the embedder is {fingerprint}", field="path"
-                )
+    def resolve(self, name: str) -> str:
+        """The collection that an alias names; any other name is its own. No step: one look, which may be taken from any thread."""
+        return self._store.aliases().get(name, name)
 
     def search(
         self,
@@ -56,14 +53,21 @@ class OrderedStore:
         schema = self._existing(collection)
         if fingerprint is None and any(leg != "full_text" for leg in legs):
             raise InvalidRequest(f"legs {list(legs)} compare vectors: the fingerprint of the query's must be stated", field="fingerprint")
+        if list(legs) == ["multi_vector"]:
+            raise InvalidRequest("legs has only multi_vector, which ranks what other legs find: name one of them too", field="legs")
         if schema is None:
             return []
         if fingerprint is not None:
             check_fingerprint(schema, fingerprint)
-        found: dict[Leg, list[tuple[str, float]]] = {}
+        found: dict[Leg, list[ScoredId]] = {}
         for leg in legs:
-            found[leg] = [(hit.key, hit.score) for hit in self._store.search(collection, leg, query, candidates, filter)]
-        return self._best_chunks(collection, fuse(found, fusion), limit)
+            if leg != "multi_vector":
+                found[leg] = self._store.search(collection, leg, query, candidates, filter)
+        if "multi_vector" in legs:
+            keys = list(dict.fromkeys(hit.key for hits in found.values() for hit in hits))
+            found["multi_vector"] = self._store.rescore(collection, query, keys)
+        scored: dict[Leg, list[tuple[str, float]]] = {leg: [(hit.key, hit.score) for hit in hits] for leg, hits in found.items()}
+        return self._best_chunks(collection, fuse(scored, fusion), limit)
 
     def _best_chunks(self, collection: str, fused: Sequence[Fused], limit: int) -> list[Hit]:
         """The best chunk of each of the best documents."""
@@ -77,7 +81,8 @@ class OrderedStore:
             start += len(some)
         return list(hits.values())
 
-    def begin_write(self, collection: str, fingerprint: str, ids: Sequence[str]) -> int:
+    def begin_write(self, collection: str, fingerprint: str, ids: Sequence[str]) -> tuple[int, bool]:
+        """Its sequence number, and whether there is no such collection yet."""
         check_collection_name(collection)
         for id in ids:
             check_id(id)
@@ -85,7 +90,7 @@ class OrderedStore:
         schema = self._store.schema(collection)
         if schema is not None:
             check_fingerprint(schema, fingerprint)
-        return self._order(collection).begin(ids, time.monotonic())
+        return self._order(collection).begin(ids, time.monotonic()), schema is None
 
     def mark_unchanged(self, collection: str, sequence: int, content_hashes: Mapping[str, str]) -> set[str]:
         """Those of a write's documents that are stored already: it has taken effect on them."""
@@ -100,8 +105,7 @@ class OrderedStore:
         """Check a whole write before any of it is applied, and make the collection that it begins."""
         left = self._order(collection).applicable(sequence, {chunk.document_id for chunk in chunks})
         existing = self._store.schema(collection)
-        dimensions = None if embeddings.dense is None else int(embeddings.dense.shape[-1])
-        schema = existing or CollectionSchema(embeddings.fingerprint, dimensions, embeddings.sparse is not None, self._language)
+        schema = existing or _schema_of(embeddings, self._language)
         check_write(schema, chunks, embeddings)
         if existing is None and left:
             self._store.create(collection, schema)
@@ -112,8 +116,19 @@ class OrderedStore:
         ids = order.applicable(sequence, {chunks[row].document_id for row in rows})
         kept = [row for row in rows if chunks[row].document_id in ids]
         if kept:
-            self._store.upsert(collection, [chunks[row] for row in kept], _select(embeddings, kept))
+            self._store.upsert(collection, [chunks[row] for row in kept], select_embeddings(embeddings, kept))
         order.applied(sequence, ids)
+
+    def create(self, collection: str, like: Embeddings) -> None:
+        check_collection_name(collection)
+        schema = self._store.schema(collection)
+        if schema is None:
+            self._store.create(collection, _schema_of(like, self._language))
+        elif schema.fingerprint != like.fingerprint:
+            raise Conflict(
+                f"collection {collection!r} is there, for vectors of {schema.fingerprint}; asked for was one for {like.fingerprint}",
+                field="collection",
+            )
 
     def begin_delete(self, collection: str, ids: Sequence[str] | None, filter: Filter | None) -> tuple[int, list[str]]:
         """Its sequence number, and the documents that it is about: a filter selects among what is stored now."""
@@ -157,16 +172,53 @@ class OrderedStore:
         ids, following = self._store.scroll(collection, limit, after)
         return self._store.get(collection, ids), following
 
+    def export(self, collection: str, limit: int, after: str | None) -> tuple[EmbeddedChunks, str | None]:
+        if self._existing(collection) is None:
+            raise NotFound(f"collection {collection!r} holds nothing yet", field="collection")
+        ids, following = self._store.scroll(collection, limit, after)
+        return EmbeddedChunks(*self._store.export(collection, ids)), following
+
     def describe(self, collection: str) -> CollectionInfo:
         schema = self._existing(collection)
         state = "indexing" if self._order(collection).has_open_writes(time.monotonic()) else "ready"
         if schema is None:
             return CollectionInfo(collection, 0, None, state, ())
-        has = {"dense": schema.dimensions is not None, "sparse": schema.has_sparse, "full_text": True}
-        return CollectionInfo(collection, self._store.count(collection), schema.fingerprint, state, [leg for leg in LEGS if has[leg]])
+        count = self._store.count(collection)
+        return CollectionInfo(
+            collection,
+            count,
+            schema.fingerprint,
+            state,
+            legs_of(schema),
+            aliases=sorted(alias for alias, named in self._store.aliases().items() if named == collection),
+            warning=self._outgrown.warning(collection, count),
+        )
 
-    def collections(self) -> list[str]:
-        return sorted({DEFAULT_COLLECTION, *self._store.collections()})
+    def collections(self) -> list[CollectionInfo]:
+        named = {self.resolve(DEFAULT_COLLECTION), *self._store.collections()}
+        return [self.describe(collection) for collection in sorted(named)]
+
+    def aliases(self) -> dict[str, str]:
+        return dict(self._store.aliases())
+
+    def set_alias(self, alias: str, collection: str) -> str | None:
+        order = self._orders.get(alias)
+        if order is not None and order.has_open_writes(time.monotonic()):
+            raise Conflict(f"{alias!r} is a collection that is being written: an alias needs a name of its own", field="alias")
+        before = self._store.aliases().get(alias)
+        self._store.set_alias(alias, collection)
+        return before
+
+    def remove_alias(self, alias: str) -> str:
+        before = self._store.aliases().get(alias, "")
+        self._store.remove_alias(alias)
+        return before
+
+    def copy(self, collection: str, name: str) -> str:
+        """The exception among the methods: not a step of the one thread, but beside it, while no write runs."""
+        if self._existing(collection) is None:
+            raise NotFound(f"collection {collection!r} holds nothing yet", field="collection")
+        return self._store.copy(collection, name)
 
     def flush(self) -> None:
         self._store.flush()
@@ -189,14 +241,15 @@ class OrderedStore:
             del self._orders[collection]
 
 
-def _select(embeddings: Embeddings, rows: Sequence[int]) -> Embeddings:
-    """The dense and sparse vectors of some of the texts; a store keeps no others."""
-    return Embeddings(
+def _schema_of(embeddings: Embeddings, language: str | None) -> CollectionSchema:
+    """Of the collection that these vectors begin: what it has, its writes must have."""
+    dense, tokens = embeddings.dense, embeddings.multi_vector
+    return CollectionSchema(
         embeddings.fingerprint,
-        tokens=[embeddings.tokens[row] for row in rows],
-        truncated=[embeddings.truncated[row] for row in rows],
-        dense=None if embeddings.dense is None else embeddings.dense[np.asarray(rows)],
-        sparse=None if embeddings.sparse is None else [embeddings.sparse[row] for row in rows],
+        dimensions=None if dense is None else int(dense.shape[-1]),
+        has_sparse=embeddings.sparse is not None,
+        language=language,
+        token_dimensions=int(tokens[0].shape[-1]) if tokens else None,
     )
 
 

@@ -1,6 +1,7 @@
-"""What the pieces expect of each other. The pipeline and the API are written against these; replicas, handles and stores implement them.
+"""What the pieces expect of each other. The pipelines are written against these; replicas and handles implement them.
 
-Each may be a hop away (a deployment handle), so all are async. What the collections' owner expects of a store is in `vector_store.py`.
+Each may be a hop away (a deployment handle), so all are async. What the API expects of them together is in `backend.py`, what the
+collections' owner expects of a store in `vector_store.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bgeserve.caller import A_JOB, ANYONE, Caller
+from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
@@ -17,7 +18,7 @@ from bgeserve.types import (
     Chunk,
     Chunking,
     CollectionInfo,
-    Document,
+    EmbeddedChunks,
     EmbedderOptions,
     Embeddings,
     Hit,
@@ -25,14 +26,10 @@ from bgeserve.types import (
     Leg,
     Mode,
     ModelInfo,
-    ModelStatus,
     Output,
     Query,
     RerankerOptions,
-    Role,
     Scores,
-    SearchAnswer,
-    WriteResult,
 )
 
 
@@ -87,10 +84,17 @@ class WriteTicket:
     sequence: int
     unchanged: frozenset[str]
     """Document ids that are stored already with the same content hash under the same fingerprint."""
+    collection: str = ""
+    """Where it was accepted: it is finished there, whatever an alias names by then."""
+    begins_collection: bool = False
+    """There is no such collection yet: this write makes it."""
 
 
 class Retriever(Protocol):
-    """The owner of the collections. A collection comes into being with its first write."""
+    """The owner of the collections. A collection comes into being with its first write, if it has not been made before.
+
+    Whatever takes a collection takes an alias; each call is wholly about the collection that the alias names when it begins.
+    """
 
     async def retrieve(
         self,
@@ -141,18 +145,53 @@ class Retriever(Protocol):
         """All chunks of a page of `limit` documents, in a stable order, and the cursor of the next page (None: that was the last)."""
         ...
 
+    async def export(self, collection: str, *, limit: int, after: str | None = None) -> tuple[EmbeddedChunks, str | None]:
+        """As `scroll`, with the vectors; a page has at most `limit` documents, and may have fewer. Raises NotFound (nothing is there)."""
+        ...
+
     async def describe(self, collection: str) -> CollectionInfo:
         """Raises NotFound."""
         ...
 
+    async def create(self, collection: str, like: Embeddings) -> None:
+        """Make an empty collection for vectors like these; durable on return. One that is there for the same model stays as it is.
+
+        Raises Conflict (it holds another model's vectors; it is an alias), StorageFull.
+        """
+        ...
+
+    async def copy(self, collection: str, name: str) -> str:
+        """Make a store of its own of an embedded collection, in `copies/NAME` of its store's folder, as it is between two writes: writes
+        wait meanwhile, searches do not. Answers the folder, on the owner's machine.
+
+        Raises NotFound, Conflict (there is such a copy), StorageFull, InvalidRequest (a store that cannot).
+        """
+        ...
+
     async def drop(self, collection: str) -> int:
-        """Delete a collection whole; durable on return. Answers how many documents there were. Raises NotFound.
+        """Delete a collection whole; durable on return. Answers how many documents there were. Raises NotFound; Conflict while an alias
+        names it.
 
         Writes that were accepted before store nothing of theirs any more; the next one makes the collection anew, of any model.
         """
         ...
 
-    async def collections(self) -> list[str]: ...
+    async def collections(self) -> list[CollectionInfo]: ...
+
+    async def aliases(self) -> Mapping[str, str]:
+        """Which collection each alias names."""
+        ...
+
+    async def set_alias(self, alias: str, collection: str) -> str | None:
+        """Make an alias, or point it elsewhere in one step; durable on return. Answers which collection it named before.
+
+        Raises NotFound (no such collection), Conflict (the alias is a collection's name), StorageFull.
+        """
+        ...
+
+    async def remove_alias(self, alias: str) -> str:
+        """Durable on return. Answers which collection it named; that stays. Raises NotFound."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,62 +221,3 @@ class Readiness:
 
     ready: bool
     waiting_for: Sequence[str] = ()
-
-
-class Backend(Protocol):
-    """Everything that the HTTP API offers, whatever runs it: handles to deployments, or models in this very process.
-
-    `model=None` means the service's only model of that role. Raises UnknownModel, WrongRole beside what the pieces raise.
-    """
-
-    async def encode(
-        self,
-        model: str | None,
-        texts: Sequence[str],
-        *,
-        outputs: Sequence[Output] = ("dense",),
-        input_type: InputType = "document",
-        options: EmbedderOptions | None = None,
-        truncate: bool = True,
-        caller: Caller = ANYONE,
-    ) -> Embeddings: ...
-
-    async def rerank(
-        self,
-        model: str | None,
-        query: str,
-        passages: Sequence[str],
-        *,
-        options: RerankerOptions | None = None,
-        truncate: bool = True,
-        caller: Caller = ANYONE,
-    ) -> Scores: ...
-
-    async def search(self, request: SearchRequest) -> SearchAnswer: ...
-    async def put_documents(
-        self,
-        collection: str,
-        documents: Sequence[Document],
-        *,
-        truncate: bool = True,
-        caller: Caller = A_JOB,
-    ) -> WriteResult: ...
-    async def get_documents(self, collection: str, ids: Sequence[str]) -> list[Document]: ...
-    async def scroll_documents(self, collection: str, *, limit: int, after: str | None) -> tuple[list[Document], str | None]: ...
-    async def delete_documents(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int: ...
-    async def describe_collection(self, collection: str) -> CollectionInfo: ...
-    async def delete_collection(self, collection: str) -> int: ...
-    def default_model(self, role: Role) -> str:
-        """The name that `model=None` stands for. Raises InvalidRequest when there are several of that role, or none."""
-        ...
-
-    async def models(self) -> list[ModelInfo]: ...
-    async def model_info(self, name: str) -> ModelInfo:
-        """Of one model, of either role; asks no other. Raises UnknownModel."""
-        ...
-
-    async def model_statuses(self) -> list[ModelStatus]:
-        """Of every deployed model; asks none of them, so that it neither waits for a start nor causes one."""
-        ...
-
-    async def readiness(self) -> Readiness: ...

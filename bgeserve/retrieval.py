@@ -21,7 +21,7 @@ from bgeserve.ordered_store import OrderedStore
 from bgeserve.protocols import WriteTicket
 from bgeserve.store_settings import StoreSettings
 from bgeserve.stores import open_store
-from bgeserve.types import Chunk, CollectionInfo, Embeddings, Hit, Leg, Query
+from bgeserve.types import Chunk, CollectionInfo, EmbeddedChunks, Embeddings, Hit, Leg, Query
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,15 +33,16 @@ MAX_PIECE = 64
 class StoreRetriever:
     """Implements `Retriever` over a store that this object owns until `close`.
 
-    Opening blocks, and raises StoreError; with `fingerprint` also when a collection holds vectors of another model.
+    Opening blocks, and raises StoreError.
     """
 
-    def __init__(self, settings: StoreSettings, *, fingerprint: str | None = None, observer: Observer | None = None) -> None:
+    def __init__(self, settings: StoreSettings, *, observer: Observer | None = None) -> None:
         self._observer = observer or Observer()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        self._store = self._thread.submit(_open, settings, fingerprint).result()
+        self._store = self._thread.submit(_open, settings).result()
         self._writers = asyncio.Lock()
         self._commit = GroupCommit(self._flush, settings.commit_interval_s)
+        self._copying: set[asyncio.Future[str]] = set()
         self._closed = False
 
     async def retrieve(
@@ -56,12 +57,14 @@ class StoreRetriever:
         limit: int,
         filter: Filter | None = None,
     ) -> list[list[Hit]]:
+        collection = self._store.resolve(collection)  # once: all queries of a call are answered by one collection
         with self._observer.duration("retrieve_s"):
             search = self._store.search
             return [await self._run(search, collection, query, fingerprint, legs, fusion, candidates, limit, filter) for query in queries]
 
     async def begin_write(self, collection: str, fingerprint: str, content_hashes: Mapping[str, str]) -> WriteTicket:
-        sequence = await self._run(self._store.begin_write, collection, fingerprint, list(content_hashes))
+        collection = self._store.resolve(collection)
+        sequence, begins_collection = await self._run(self._store.begin_write, collection, fingerprint, list(content_hashes))
         unchanged: set[str] = set()
         try:
             for ids in _pieces(list(content_hashes)):
@@ -72,9 +75,10 @@ class StoreRetriever:
         except BaseException:
             self._end(collection, sequence)
             raise
-        return WriteTicket(sequence, frozenset(unchanged))
+        return WriteTicket(sequence, frozenset(unchanged), collection, begins_collection)
 
     async def finish_write(self, collection: str, ticket: WriteTicket, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+        collection = ticket.collection or collection
         try:
             await self._write(self._store.prepare, collection, ticket.sequence, chunks, embeddings)
             for rows in _whole_documents(chunks):
@@ -84,11 +88,12 @@ class StoreRetriever:
             self._end(collection, ticket.sequence)
 
     async def abandon_write(self, collection: str, ticket: WriteTicket) -> None:
-        self._end(collection, ticket.sequence)
+        self._end(ticket.collection or collection, ticket.sequence)
 
     async def delete(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int:
         if (ids is None) == (filter is None):
             raise InvalidRequest("a delete needs either ids or a filter", field="ids")
+        collection = self._store.resolve(collection)
         sequence, found = await self._run(self._store.begin_delete, collection, ids, filter)
         try:
             deleted = [await self._write(self._store.delete, collection, sequence, some) for some in _pieces(found)]
@@ -98,25 +103,56 @@ class StoreRetriever:
         return sum(deleted)
 
     async def get(self, collection: str, ids: Sequence[str]) -> list[Chunk]:
+        collection = self._store.resolve(collection)
         pieces = [await self._run(self._store.get, collection, some) for some in _pieces(list(dict.fromkeys(ids)))]
         return [chunk for piece in pieces for chunk in piece]
 
     async def scroll(self, collection: str, *, limit: int, after: str | None = None) -> tuple[list[Chunk], str | None]:
-        return await self._run(self._store.scroll, collection, limit, after)
+        return await self._run(self._store.scroll, self._store.resolve(collection), limit, after)
+
+    async def export(self, collection: str, *, limit: int, after: str | None = None) -> tuple[EmbeddedChunks, str | None]:
+        return await self._run(self._store.export, self._store.resolve(collection), min(limit, MAX_PIECE), after)
 
     async def describe(self, collection: str) -> CollectionInfo:
-        return await self._run(self._store.describe, collection)
+        return await self._run(self._store.describe, self._store.resolve(collection))
+
+    async def create(self, collection: str, like: Embeddings) -> None:
+        await self._write(self._store.create, collection, like)
+        await self._commit.commit()
 
     async def drop(self, collection: str) -> int:
-        return await self._write(self._store.drop, collection)
+        return await self._write(self._store.drop, self._store.resolve(collection))
 
-    async def collections(self) -> list[str]:
+    async def collections(self) -> list[CollectionInfo]:
         return await self._run(self._store.collections)
 
+    async def aliases(self) -> Mapping[str, str]:
+        return await self._run(self._store.aliases)
+
+    async def set_alias(self, alias: str, collection: str) -> str | None:
+        return await self._run(self._store.set_alias, alias, collection)
+
+    async def remove_alias(self, alias: str) -> str:
+        return await self._run(self._store.remove_alias, alias)
+
+    async def copy(self, collection: str, name: str) -> str:
+        copying = asyncio.ensure_future(self._copy(self._store.resolve(collection), name))
+        self._copying.add(copying)
+        copying.add_done_callback(self._copying.discard)
+        # A caller who stops waiting must not let writes in while files are read.
+        return await asyncio.shield(copying)
+
+    async def _copy(self, collection: str, name: str) -> str:
+        async with self._writers:
+            await self._flush()
+            with self._observer.duration("store_copy_s"):
+                return await asyncio.to_thread(self._store.copy, collection, name)
+
     async def close(self) -> None:
-        """Sync what was written and give the store back; later calls raise Unavailable."""
+        """Sync what was written and give the store back, after the copies that are being made; later calls raise Unavailable."""
         if not self._closed:
             self._closed = True
+            await asyncio.gather(*self._copying, return_exceptions=True)
             await asyncio.wrap_future(self._thread.submit(self._store.close))
             self._thread.shutdown()
 
@@ -140,16 +176,13 @@ class StoreRetriever:
             self._thread.submit(self._store.end, collection, sequence)
 
 
-def _open(settings: StoreSettings, fingerprint: str | None) -> OrderedStore:
+def _open(settings: StoreSettings) -> OrderedStore:
     store = open_store(settings)
     try:
-        ordered = OrderedStore(store, settings.language)
-        if fingerprint is not None:
-            ordered.require_fingerprint(fingerprint)
+        return OrderedStore(store, settings.language, settings.measured_documents)
     except BaseException:
         store.close()
         raise
-    return ordered
 
 
 def _pieces(items: Sequence[T]) -> Generator[Sequence[T]]:

@@ -11,20 +11,25 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 
+import numpy as np
+
 from bgeserve.errors import FingerprintMismatch, InvalidRequest
 from bgeserve.fusion import Fusion
-from bgeserve.protocols import Embedder, Reranker, Retriever, SearchRequest
+from bgeserve.index_embedders import IndexEmbedders
+from bgeserve.protocols import Reranker, Retriever, SearchRequest
 from bgeserve.settings import SearchSettings
 from bgeserve.splitting import gather_bounded
-from bgeserve.types import EmbedderOptions, Embeddings, Hit, Leg, Output, Query, Scores, SearchAnswer, titled
+from bgeserve.types import EmbedderOptions, Embeddings, Hit, Leg, Mode, Output, Query, Scores, SearchAnswer, titled
 
 MAX_QUERIES_IN_FLIGHT = 8
 """Queries of one request that are reranked at a time."""
 
 
 class SearchPipeline:
-    def __init__(self, embedder: Embedder, retriever: Retriever, rerankers: Mapping[str, Reranker], settings: SearchSettings) -> None:
-        self._embedder = embedder
+    def __init__(
+        self, embedders: IndexEmbedders, retriever: Retriever, rerankers: Mapping[str, Reranker], settings: SearchSettings
+    ) -> None:
+        self._embedders = embedders
         self._retriever = retriever
         self._rerankers = rerankers
         self._settings = settings
@@ -40,7 +45,9 @@ class SearchPipeline:
         try:
             found = await self._embed_and_retrieve(request, plan, journal)
         except FingerprintMismatch:
-            # In a rollout the query may have met a replica of the other version; a second mismatch is the index's.
+            # An alias names another model's collection by now, or the query met the other version of a rollout: both are settled by
+            # looking again, once. A second mismatch is the index's.
+            self._embedders.forget(request.collection)
             found = await self._embed_and_retrieve(request, plan, journal)
         if plan.reranker is not None:
             found = await self._rerank(request, plan.reranker, plan, found, journal)
@@ -49,23 +56,25 @@ class SearchPipeline:
 
     async def _embed_and_retrieve(self, request: SearchRequest, plan: _Plan, journal: _Journal) -> list[list[Hit]]:
         with journal.stage("embed"):
-            queries, fingerprint = await self._embed(request, plan, journal)
+            collection, queries, fingerprint = await self._embed(request, plan, journal)
         with journal.stage("retrieve"):
             return await self._retriever.retrieve(
-                request.collection,
+                collection,
                 queries,
                 fingerprint=fingerprint,
                 legs=plan.legs,
-                fusion=self._fusion,
+                fusion=plan.fusion,
                 candidates=plan.candidates,
                 limit=plan.limit,
                 filter=request.filter,
             )
 
-    async def _embed(self, request: SearchRequest, plan: _Plan, journal: _Journal) -> tuple[list[Query], str | None]:
+    async def _embed(self, request: SearchRequest, plan: _Plan, journal: _Journal) -> tuple[str, list[Query], str | None]:
+        """The collection that is searched, the queries for it, and the fingerprint of their vectors, if they need any."""
         if not plan.outputs:
-            return [Query(text) for text in request.queries], None
-        embeddings = await self._embedder.encode(
+            return request.collection, [Query(text) for text in request.queries], None
+        collection, embedder = await self._embedders.of(request.collection)
+        embeddings = await embedder.encode(
             request.queries,
             outputs=plan.outputs,
             input_type="query",
@@ -74,12 +83,8 @@ class SearchPipeline:
             caller=request.caller,
         )
         journal.count("embed", embeddings)
-        dense, sparse = embeddings.dense, embeddings.sparse
-        queries = [
-            Query(text, None if dense is None else dense[i], None if sparse is None else sparse[i])
-            for i, text in enumerate(request.queries)
-        ]
-        return queries, embeddings.fingerprint
+        queries = [_query(text, embeddings, i) for i, text in enumerate(request.queries)]
+        return collection, queries, embeddings.fingerprint
 
     async def _rerank(
         self, request: SearchRequest, reranker: Reranker, plan: _Plan, found: Sequence[Sequence[Hit]], journal: _Journal
@@ -102,12 +107,13 @@ class SearchPipeline:
 
     def _plan(self, request: SearchRequest) -> _Plan:
         settings = self._settings
-        legs: tuple[Leg, ...] = settings.legs if request.mode == "hybrid" else (request.mode,)
+        legs = _legs(request.mode, settings.legs)
         wanted = request.offset + request.top_k
         reranker = self._reranker(request.rerank)
         limit = wanted if reranker is None else max(wanted, request.rerank_top or settings.rerank_top)
         return _Plan(
             legs=legs,
+            fusion=self._fusion.by("multi_vector") if request.mode == "multi_vector" else self._fusion,
             outputs=tuple(leg for leg in legs if leg != "full_text"),
             reranker=reranker,
             limit=limit,
@@ -127,11 +133,29 @@ class SearchPipeline:
         return self._rerankers[name]
 
 
+def _legs(mode: Mode, hybrid: Sequence[Leg]) -> tuple[Leg, ...]:
+    """`hybrid`: the legs of that mode. Those of them that find are what multi_vector ranks."""
+    if mode == "hybrid":
+        return tuple(hybrid)
+    return (*(leg for leg in hybrid if leg != mode), mode) if mode == "multi_vector" else (mode,)
+
+
+def _query(text: str, embeddings: Embeddings, row: int) -> Query:
+    dense, sparse, tokens = embeddings.dense, embeddings.sparse, embeddings.multi_vector
+    return Query(
+        text,
+        None if dense is None else dense[row],
+        None if sparse is None else sparse[row],
+        None if tokens is None else tokens[row].astype(np.float32, copy=False),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """A request with the service's defaults filled in."""
 
     legs: tuple[Leg, ...]
+    fusion: Fusion
     outputs: tuple[Output, ...]
     reranker: Reranker | None
     limit: int

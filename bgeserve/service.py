@@ -12,14 +12,17 @@ from typing import TypeVar
 from bgeserve.caller import A_JOB, ANYONE, Caller
 from bgeserve.errors import InvalidRequest, NotFound, UnknownModel, WrongRole
 from bgeserve.filters import Filter
+from bgeserve.index_embedders import IndexEmbedders
 from bgeserve.indexing import IndexPipeline, documents_of
 from bgeserve.protocols import Embedder, Readiness, Reranker, Retriever, SearchRequest
 from bgeserve.search import SearchPipeline
 from bgeserve.settings import SearchSettings
 from bgeserve.types import (
+    OUTPUTS,
     Chunking,
     CollectionInfo,
     Document,
+    EmbeddedChunks,
     EmbedderOptions,
     Embeddings,
     InputType,
@@ -40,18 +43,27 @@ PROTOCOLS: Mapping[Role, str] = {"embedder": "retriever", "reranker": "reranker"
 
 
 class SearchService:
-    """What a service with an index adds: the pipelines over one embedder and one owner of collections."""
+    """What a service with an index adds: the pipelines over its embedders and one owner of collections."""
 
-    def __init__(self, embedder: Embedder, retriever: Retriever, rerankers: Mapping[str, Reranker], settings: SearchSettings) -> None:
-        outputs: list[Output] = ["sparse", "dense"] if "sparse" in settings.legs else ["dense"]
+    def __init__(
+        self,
+        embedder: Embedder,
+        retriever: Retriever,
+        rerankers: Mapping[str, Reranker],
+        settings: SearchSettings,
+        others: Sequence[Embedder] = (),
+    ) -> None:
+        """embedder: makes the collections for which nobody chooses one of the others."""
+        outputs: list[Output] = [output for output in OUTPUTS if output == "dense" or output in settings.legs]
         self.retriever = retriever
-        self.search = SearchPipeline(embedder, retriever, rerankers, settings)
+        embedders = IndexEmbedders(embedder, retriever, others)
+        self.search = SearchPipeline(embedders, retriever, rerankers, settings)
         chunking = None if settings.chunking is None else Chunking(settings.chunking.max_tokens, settings.chunking.overlap_tokens)
-        self.index = IndexPipeline(embedder, retriever, outputs, chunking)
+        self.index = IndexPipeline(embedders, retriever, outputs, chunking)
 
 
 class Service:
-    """Implements `protocols.Backend`; `searching` is None where only embedders or rerankers are deployed."""
+    """Implements `backend.Backend`; `searching` is None where only embedders or rerankers are deployed."""
 
     def __init__(
         self,
@@ -116,8 +128,35 @@ class Service:
     async def delete_documents(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int:
         return await self._search_service().retriever.delete(collection, ids, filter)
 
+    async def export_chunks(self, collection: str, *, limit: int, after: str | None) -> tuple[EmbeddedChunks, str | None]:
+        return await self._search_service().retriever.export(collection, limit=limit, after=after)
+
+    async def import_chunks(self, collection: str, documents: EmbeddedChunks) -> WriteResult:
+        return await self._search_service().index.put_embedded(collection, documents)
+
+    async def collections(self) -> list[CollectionInfo]:
+        return await self._search_service().retriever.collections()
+
+    async def aliases(self) -> Mapping[str, str]:
+        return await self._search_service().retriever.aliases()
+
+    async def set_alias(self, alias: str, collection: str) -> str | None:
+        return await self._search_service().retriever.set_alias(alias, collection)
+
+    async def remove_alias(self, alias: str) -> str:
+        return await self._search_service().retriever.remove_alias(alias)
+
+    async def create_collection(self, collection: str, embedder: str | None = None) -> CollectionInfo:
+        searching = self._search_service()
+        chosen = None if embedder is None else _choose(embedder, self._embedders, self._rerankers, wanted="embedder", other="reranker")
+        await searching.index.make(collection, chosen)
+        return await searching.retriever.describe(collection)
+
     async def describe_collection(self, collection: str) -> CollectionInfo:
         return await self._search_service().retriever.describe(collection)
+
+    async def copy_collection(self, collection: str, name: str) -> str:
+        return await self._search_service().retriever.copy(collection, name)
 
     async def delete_collection(self, collection: str) -> int:
         return await self._search_service().retriever.drop(collection)

@@ -114,6 +114,15 @@ class EmbedderSettings(ModelSettings):
     """Put before every query. None: the catalogue row's; an empty string: none."""
     examples: tuple[ExampleSettings, ...] = ()
     """Put before every query of a model that learns from examples in its input (bge-en-icl)."""
+    token_states: bool = False
+    """Whether a model without a head for token vectors gives its hidden states, scaled to length 1, as `multi_vector`, as `scoring:
+    late_interaction` compares them. It was not trained to: see whether `bge-serve eval` is better for it."""
+
+    @model_validator(mode="after")
+    def _packed_gives_token_states(self) -> EmbedderSettings:
+        if self.token_states and self.engine == "flagembedding":
+            raise ValueError("token_states is true, which engine: flagembedding does not give: set engine to packed")
+        return self
 
 
 class RerankerSettings(ModelSettings):
@@ -161,7 +170,8 @@ class SearchSettings(Strict):
     chunking: ChunkSettings | None = None
     """None: every document is one chunk, of which the model sees what its limit allows."""
     legs: Annotated[tuple[Leg, ...], Field(min_length=1)] = ("dense", "full_text")
-    """What `mode: hybrid` searches. `sparse` needs a model with lexical weights (bge-m3)."""
+    """What `mode: hybrid` searches, and what is stored for it. `sparse` needs a model with lexical weights (bge-m3). `multi_vector` ranks
+    what the other legs found by token vectors: those of bge-m3, or of an embedder with `token_states`."""
     fusion: FusionSettings = FusionSettings()
     candidates: Annotated[int, Field(ge=1, le=1000)] = 100
     """Found per leg before fusion."""
@@ -171,6 +181,12 @@ class SearchSettings(Strict):
     """How many of the fused hits are reranked."""
     rerank_weight: Annotated[float, Field(gt=0, le=1)] = 1
     """1: reranked hits are ordered by the reranker alone. Below: its score is blended with the fused one."""
+
+    @model_validator(mode="after")
+    def _a_leg_finds(self) -> SearchSettings:
+        if set(self.legs) == {"multi_vector"}:
+            raise ValueError("legs has only multi_vector, which ranks what other legs find: name one of them too, such as dense")
+        return self
 
 
 class IngressSettings(Strict):

@@ -9,21 +9,25 @@ Knows files, not what becomes of them. Everything wrong with a source is an Inva
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
 
 from bgeserve.docstrings import standard_library
 from bgeserve.errors import InvalidRequest
-from bgeserve.types import Document, MetadataValue
+from bgeserve.rows import document_of, parse_object
+from bgeserve.types import Document
 
 TEXT_SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
+LINES_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
+CSV_SUFFIXES = frozenset({".csv"})
+PARQUET_SUFFIXES = frozenset({".parquet"})
+COMPRESSIONS = frozenset({".gz", ".bz2", ".zst", ".lz4"})
+READ_BY_JOBS = (LINES_SUFFIXES | CSV_SUFFIXES | PARQUET_SUFFIXES | COMPRESSIONS) - {".jsonl"}
 
-JSONL_FIELDS = frozenset({"id", "_id", "text", "title", "metadata"})
 
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+def needs_ray_data(source: str) -> bool:
+    """Whether a job has to read it (`graphs/jobs_files.py`): it is not on this machine, or in a format that is not read here."""
+    return "://" in source or Path(source).suffix.lower() in READ_BY_JOBS
 
 
 def read_documents(source: str, on_empty: Callable[[str], object] = lambda where: None) -> Iterator[Document]:
@@ -48,57 +52,17 @@ def _read_jsonl(path: Path, on_empty: Callable[[str], object]) -> Iterator[Docum
             if not line.strip():
                 continue
             where = f"{path}:{number}"
-            document = _parse_line(line, where)
+            try:
+                document = document_of(parse_object(line))
+            except InvalidRequest as error:
+                raise _invalid(where, error.message) from None
             if document.id in seen:
                 raise _invalid(where, f"id {document.id!r} is on an earlier line already: of two documents with one id, one would be lost")
             seen.add(document.id)
-            if document.text.strip():
+            if document.text:
                 yield document
             else:
                 on_empty(where)
-
-
-def _parse_line(line: bytes, where: str) -> Document:
-    try:
-        parsed = json.loads(line, parse_constant=_refuse_constant)
-    except ValueError as error:  # bad JSON and bad UTF-8
-        raise _invalid(where, f"not a line of JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise _invalid(where, f"a line must be a JSON object, not {type(parsed).__name__}")
-    row = cast("dict[str, Any]", parsed)
-    if unknown := sorted(set(row) - JSONL_FIELDS):
-        raise _invalid(where, f"unknown fields {unknown}: known are {sorted(JSONL_FIELDS)}, anything else belongs in metadata")
-    id = _string(row, "id" if "id" in row else "_id", where)
-    title = _string(row, "title", where) if row.get("title") else ""
-    text = _string(row, "text", where) if row.get("text") != "" else ""
-    metadata = _metadata(row.get("metadata"), where)
-    return Document(id, text, metadata, title) if text else Document(id, title, metadata)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _string(row: dict[str, Any], field: str, where: str) -> str:
-    value = row.get(field)
-    if not isinstance(value, str) or not value:
-        raise _invalid(where, f"{field} must be a string that is not empty, not {value!r}")
-    if LONE_SURROGATE.search(value):
-        raise _invalid(where, f"{field} holds half of a surrogate pair, which stands for no character: {value!r}")
-    return value
-
-
-def _metadata(sent: object, where: str) -> dict[str, MetadataValue | list[MetadataValue]]:
-    if sent is None:
-        return {}
-    if not isinstance(sent, dict):
-        raise _invalid(where, f"metadata must be an object, not {type(sent).__name__}")
-    metadata = cast("dict[str, Any]", sent)
-    for key, value in metadata.items():
-        values = cast("list[object]", value) if isinstance(value, list) else [value]
-        if not all(isinstance(each, (str, int, float)) for each in values):
-            raise _invalid(where, f"metadata.{key} must be a string, number or boolean, or a list of them, not {value!r}")
-    return metadata
 
 
 def _read_folder(folder: Path, on_empty: Callable[[str], object]) -> Iterator[Document]:

@@ -76,6 +76,18 @@ def concat_embeddings(parts: Sequence[Embeddings]) -> Embeddings:
     )
 
 
+def select_embeddings(embeddings: Embeddings, rows: Sequence[int]) -> Embeddings:
+    """Those of some of the texts."""
+    return Embeddings(
+        embeddings.fingerprint,
+        tokens=[embeddings.tokens[row] for row in rows],
+        truncated=[embeddings.truncated[row] for row in rows],
+        dense=None if embeddings.dense is None else embeddings.dense[np.asarray(rows, np.intp)],
+        sparse=None if embeddings.sparse is None else [embeddings.sparse[row] for row in rows],
+        multi_vector=None if embeddings.multi_vector is None else [embeddings.multi_vector[row] for row in rows],
+    )
+
+
 def concat_scores(parts: Sequence[Scores]) -> Scores:
     """The scores of consecutive calls about one query as if of one."""
     if len(parts) == 1:

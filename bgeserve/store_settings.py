@@ -15,6 +15,9 @@ from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
 from bgeserve.strict import Strict
 
 Prefix = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+MEASURED_DOCUMENTS = 100_000
+"""Of one chunk: what an embedded store searches, exactly, in some tens of milliseconds."""
+
 EnvironmentVariable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -25,6 +28,11 @@ class CommonStoreSettings(Strict):
     """Of the full-text leg: decides stemming and stop words. None: neither, words are split by script."""
     cpus: PositiveFloat = 0.5
     """Of the Retriever replica; a remote store's own work is not counted."""
+
+    @property
+    def measured_documents(self) -> int | None:
+        """Up to how many in a collection it was measured to be good. None: as many as its servers hold."""
+        return None
 
     @property
     def commit_interval_s(self) -> float:
@@ -46,6 +54,10 @@ class EmbeddedStoreSettings(CommonStoreSettings):
     """A custom Ray resource that only the node with this folder has, so that the owner always comes back to its data."""
 
     @property
+    def measured_documents(self) -> int | None:
+        return MEASURED_DOCUMENTS
+
+    @property
     def commit_interval_s(self) -> float:
         return self.commit_interval_ms / 1000
 
@@ -60,10 +72,19 @@ class RemoteStoreSettings(CommonStoreSettings):
     of them the beginning of another's."""
 
 
+Oversampling = Annotated[float, Field(ge=1, le=100)]
+
+
 class QdrantEdgeSettings(EmbeddedStoreSettings):
     """Qdrant inside the Retriever's own process."""
 
     kind: Literal["qdrant_edge"] = "qdrant_edge"
+    quantization: Literal["none", "turbo", "binary"] = "none"
+    """Dense vectors are looked through in a short form, and the best by it scored anew by the whole vectors: faster, and not exact any more
+    (docs/stores.md has the recall). turbo: 8 bits a dimension; binary: 1, for models of many dimensions. A collection keeps what its first
+    write found here."""
+    oversampling: Oversampling = 2
+    """How many times as many as are wanted are scored anew."""
 
 
 class QdrantSettings(RemoteStoreSettings):
@@ -72,6 +93,10 @@ class QdrantSettings(RemoteStoreSettings):
     kind: Literal["qdrant"] = "qdrant"
     url: str
     """Such as http://qdrant:6333."""
+    quantization: Literal["none", "scalar", "turbo", "binary"] = "none"
+    """As of QdrantEdgeSettings; scalar: 8 bits a dimension, in equal steps. The short form lies in memory, the whole vectors on disk."""
+    oversampling: Oversampling = 2
+    """As of QdrantEdgeSettings."""
     api_key_env: EnvironmentVariable | None = None
 
 

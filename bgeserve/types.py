@@ -13,23 +13,30 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+Float16Array = NDArray[np.float16]
 Float32Array = NDArray[np.float32]
 Uint32Array = NDArray[np.uint32]
+TokenVectors = Float16Array | Float32Array
+"""[vectors, dimensions]"""
 
 Lane = Literal["interactive", "bulk"]
 """Who waits for the answer: a person (interactive) or a job (bulk)."""
 Role = Literal["embedder", "reranker"]
 Output = Literal["dense", "sparse", "multi_vector"]
 InputType = Literal["query", "document"]
-Leg = Literal["dense", "sparse", "full_text"]
-Mode = Literal["dense", "sparse", "full_text", "hybrid"]
+FindingLeg = Literal["dense", "sparse", "full_text"]
+Leg = Literal["dense", "sparse", "full_text", "multi_vector"]
+Mode = Literal["dense", "sparse", "full_text", "multi_vector", "hybrid"]
 
 MetadataValue = str | int | float | bool
 Metadata = Mapping[str, MetadataValue | Sequence[MetadataValue]]
 
 LANES: tuple[Lane, ...] = ("interactive", "bulk")
 OUTPUTS: tuple[Output, ...] = ("dense", "sparse", "multi_vector")
-LEGS: tuple[Leg, ...] = ("dense", "sparse", "full_text")
+FINDING_LEGS: tuple[FindingLeg, ...] = ("dense", "sparse", "full_text")
+LEGS: tuple[Leg, ...] = (*FINDING_LEGS, "multi_vector")
+"""multi_vector finds nothing by itself: it ranks what the others found."""
+MODES: tuple[Mode, ...] = (*LEGS, "hybrid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,8 @@ class RerankerOptions:
 class Embeddings:
     """The vectors of n texts, in the order in which the texts came; an output that was not asked for is None.
 
-    dense: float32 [n, dimensions], L2-normalised. multi_vector: one float32 [vectors, dimensions] per text, each row L2-normalised.
+    dense: float32 [n, dimensions], L2-normalised. multi_vector: one [vectors, dimensions] per text, each row L2-normalised; float32, but
+    float16 on the way to a store, which keeps no more of it.
     `fingerprint` says which model made them (see `fingerprint.py`): vectors of different fingerprints cannot be compared.
     """
 
@@ -90,7 +98,7 @@ class Embeddings:
     truncated: Sequence[bool]
     dense: Float32Array | None = None
     sparse: Sequence[SparseVector] | None = None
-    multi_vector: Sequence[Float32Array] | None = None
+    multi_vector: Sequence[TokenVectors] | None = None
     timings_ms: Mapping[str, float] = field(default_factory=dict[str, float])
     """Where the time went on the replica: `tokenize`, `wait`, `forward`; of several calls the longest of each."""
 
@@ -152,12 +160,22 @@ class Chunking:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddedChunks:
+    """Whole documents as they are stored: their chunks, each document's together, and the vectors of each in the same order."""
+
+    chunks: Sequence[Chunk]
+    embeddings: Embeddings
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """One query, ready for the legs: each vector is needed only by the leg that is named after it."""
 
     text: str
     dense: Float32Array | None = None
     sparse: SparseVector | None = None
+    multi_vector: Float32Array | None = None
+    """[vectors, dimensions], each row L2-normalised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +228,10 @@ class CollectionInfo:
     fingerprint: str | None
     state: Literal["ready", "indexing"]
     legs: Sequence[Leg]
+    aliases: Sequence[str] = ()
+    """The other names that it is searched and written by."""
+    warning: str | None = None
+    """What should be done about it, if anything."""
 
 
 @dataclass(frozen=True, slots=True)

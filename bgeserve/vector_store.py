@@ -5,12 +5,12 @@ Knows chunks, vectors, legs and filters. Does not know the order of writes, fusi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from bgeserve.filters import Filter
-from bgeserve.types import Chunk, Embeddings, Leg, Query
+from bgeserve.types import Chunk, Embeddings, FindingLeg, Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,10 @@ class CollectionSchema:
     dimensions: int | None
     has_sparse: bool
     language: str | None
+    token_dimensions: int | None = None
+    """Of each token vector. None: the collection has none."""
+    quantization: str = "none"
+    """How the engine shortens dense vectors for a first look at them: the store's own choice of those in `store_settings.py`."""
 
 
 class VectorStore(Protocol):
@@ -44,7 +48,22 @@ class VectorStore(Protocol):
         ...
 
     def create(self, collection: str, schema: CollectionSchema) -> None: ...
-    def drop(self, collection: str) -> None: ...
+    def drop(self, collection: str) -> None:
+        """Raises Conflict while an alias names it."""
+        ...
+
+    def aliases(self) -> Mapping[str, str]:
+        """Which collection each alias names. The other methods take collections by their own names."""
+        ...
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Make an alias, or point one elsewhere in one step; durable on return. Raises Conflict when a collection has that name."""
+        ...
+
+    def remove_alias(self, alias: str) -> None:
+        """Durable on return. Raises NotFound."""
+        ...
+
     def ensure_writable(self) -> None:
         """Raises StorageFull when there is no room for a write."""
         ...
@@ -68,6 +87,10 @@ class VectorStore(Protocol):
         """In the order of the ids, each document's chunks in theirs."""
         ...
 
+    def export(self, collection: str, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]:
+        """What `get` answers, with all stored vectors of each chunk: token vectors as they were rounded to float16. `tokens` are 0."""
+        ...
+
     def content_hashes(self, collection: str, document_ids: Sequence[str]) -> dict[str, str]:
         """Of the documents that are stored whole: the hash that all their chunks carry."""
         ...
@@ -76,8 +99,13 @@ class VectorStore(Protocol):
         """A page of document ids in a stable order, and the cursor of the next page (None: that was the last)."""
         ...
 
-    def search(self, collection: str, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
+    def search(self, collection: str, leg: FindingLeg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
         """Best first; equal scores in a stable order."""
+        ...
+
+    def rescore(self, collection: str, query: Query, keys: Sequence[str]) -> list[ScoredId]:
+        """The multi_vector leg: MaxSim of the query's token vectors and those of these chunks, both rounded to float16, as a mean over the
+        query's (`max_sim.py`). Best first, equal scores by key; a chunk that is not there any more is left out. Raises InvalidRequest."""
         ...
 
     def fetch(self, collection: str, keys: Sequence[str]) -> list[Chunk]:
@@ -86,6 +114,14 @@ class VectorStore(Protocol):
 
     def count(self, collection: str) -> int:
         """Documents, not chunks."""
+        ...
+
+    def copy(self, collection: str, name: str) -> str:
+        """Make a store of its own of one collection, and answer its folder. Everything must have been flushed, and nothing may be written
+        until this returns; searches may go on, in another thread.
+
+        Raises Conflict (there is such a copy), StorageFull, InvalidRequest (a store that cannot).
+        """
         ...
 
     def flush(self) -> None: ...

@@ -15,7 +15,6 @@ from bgeserve import answers
 from bgeserve.errors import InvalidRequest
 from bgeserve.protocols import Readiness
 from bgeserve.types import (
-    CollectionInfo,
     Document,
     Embeddings,
     Example,
@@ -168,14 +167,6 @@ def page_of_documents(collection: str, limit: int, after: str | None, options: C
 def delete_documents(collection: str, ids: Sequence[str] | None, filter: Mapping[str, Any] | None, options: CallOptions) -> Request[int]:
     body = {name: value for name, value in (("ids", ids and list(ids)), ("filter", filter)) if value is not None}
     return _call("DELETE", _documents(collection), lambda answer: answer["deleted"], body, {"timeout_s": WRITE_TIMEOUT_S, **options})
-
-
-def collection(name: str) -> Request[CollectionInfo]:
-    return Request("GET", f"/v1/collections/{quote(name, safe='')}", answers.collection_info)
-
-
-def delete_collection(name: str) -> Request[int]:
-    return Request("DELETE", f"/v1/collections/{quote(name, safe='')}", lambda answer: answer["deleted"], timeout_s=WRITE_TIMEOUT_S)
 
 
 def models() -> Request[list[ModelInfo]]:

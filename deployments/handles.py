@@ -5,7 +5,8 @@ Knows that a request goes over in calls of bounded size. Does not know what can 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from bgeserve.call_gate import CallGate
 from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span
-from bgeserve.errors import FingerprintMismatch, TextTooLong
+from bgeserve.errors import FingerprintMismatch, TextTooLong, Unavailable
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
 from bgeserve.protocols import WriteTicket
@@ -25,6 +26,7 @@ from bgeserve.types import (
     Chunk,
     Chunking,
     CollectionInfo,
+    EmbeddedChunks,
     EmbedderOptions,
     Embeddings,
     Hit,
@@ -43,6 +45,10 @@ CALLS_PER_REPLICA = 4
 
 The others wait where they can still go to a replica that autoscaling adds.
 """
+OWNER_WAIT_S = 10.0
+"""How long a call waits where nobody owns the collections: longer than another replica takes to start on the same node."""
+OWNER_RETRY_S = 5.0
+"""What is then said of when to come again."""
 
 
 class _RemoteModel:
@@ -138,8 +144,10 @@ class RemoteReranker(_RemoteModel):
 class RemoteRetriever:
     """Each method may be sent again when the owner dies: reading changes nothing, and a write's ticket dies with its owner (StaleWrite)."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], is_owned: Callable[[], Awaitable[bool]]) -> None:
+        """is_owned: whether a replica runs that owns the collections. Each method raises Unavailable when none has for OWNER_WAIT_S."""
         self._remote = Remote(handle)
+        self._is_owned = is_owned
 
     async def retrieve(
         self,
@@ -154,37 +162,65 @@ class RemoteRetriever:
         filter: Filter | None = None,
     ) -> list[list[Hit]]:
         options = {"fingerprint": fingerprint, "legs": legs, "fusion": fusion, "candidates": candidates, "limit": limit, "filter": filter}
-        return await self._remote.call("retrieve", collection, queries, asked=options)
+        return await self._ask("retrieve", collection, queries, asked=options)
 
     async def begin_write(self, collection: str, fingerprint: str, content_hashes: Mapping[str, str]) -> WriteTicket:
-        return await self._remote.call("begin_write", collection, fingerprint, content_hashes)
+        return await self._ask("begin_write", collection, fingerprint, content_hashes)
 
     async def finish_write(self, collection: str, ticket: WriteTicket, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
         text_bytes = sum(len(chunk.text) for chunk in chunks)
-        await self._remote.call(
-            "finish_write", collection, ticket, chunks, embeddings, text_bytes=text_bytes, answer_bytes=bytes_of(embeddings)
-        )
+        await self._ask("finish_write", collection, ticket, chunks, embeddings, text_bytes=text_bytes, answer_bytes=bytes_of(embeddings))
 
     async def abandon_write(self, collection: str, ticket: WriteTicket) -> None:
-        await self._remote.call("abandon_write", collection, ticket)
+        await self._ask("abandon_write", collection, ticket)
 
     async def delete(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int:
-        return await self._remote.call("delete", collection, ids, filter)
+        return await self._ask("delete", collection, ids, filter)
 
     async def get(self, collection: str, ids: Sequence[str]) -> list[Chunk]:
-        return await self._remote.call("get", collection, ids)
+        return await self._ask("get", collection, ids)
 
     async def scroll(self, collection: str, *, limit: int, after: str | None = None) -> tuple[list[Chunk], str | None]:
-        return await self._remote.call("scroll", collection, asked={"limit": limit, "after": after})
+        return await self._ask("scroll", collection, asked={"limit": limit, "after": after})
+
+    async def export(self, collection: str, *, limit: int, after: str | None = None) -> tuple[EmbeddedChunks, str | None]:
+        # Nobody knows yet how large the answer is: with token vectors even a few documents are megabytes.
+        return await self._ask("export", collection, asked={"limit": limit, "after": after}, answer_bytes=MAX_GRPC_BYTES + 1)
 
     async def describe(self, collection: str) -> CollectionInfo:
-        return await self._remote.call("describe", collection)
+        return await self._ask("describe", collection)
+
+    async def create(self, collection: str, like: Embeddings) -> None:
+        await self._ask("create", collection, like)
+
+    async def copy(self, collection: str, name: str) -> str:
+        return await self._ask("copy", collection, name)
 
     async def drop(self, collection: str) -> int:
-        return await self._remote.call("drop", collection)
+        return await self._ask("drop", collection)
 
-    async def collections(self) -> list[str]:
-        return await self._remote.call("collections")
+    async def collections(self) -> list[CollectionInfo]:
+        return await self._ask("collections")
+
+    async def aliases(self) -> Mapping[str, str]:
+        return await self._ask("aliases")
+
+    async def set_alias(self, alias: str, collection: str) -> str | None:
+        return await self._ask("set_alias", alias, collection)
+
+    async def remove_alias(self, alias: str) -> str:
+        return await self._ask("remove_alias", alias)
+
+    async def _ask(self, method: str, *args: Any, **more: Any) -> Any:
+        asking = asyncio.ensure_future(self._remote.call(method, *args, **more))
+        try:
+            while not (await asyncio.wait({asking}, timeout=OWNER_WAIT_S))[0]:
+                if not await self._is_owned():
+                    problem = "the process that owns the collections has ended, and no other has taken over yet"
+                    raise Unavailable(problem, retry_after_s=OWNER_RETRY_S)
+            return await asking
+        finally:
+            asking.cancel()
 
 
 @contextmanager

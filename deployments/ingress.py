@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -27,6 +28,7 @@ from bgeserve.splitting import max_call_bytes
 from bgeserve.types import (
     CollectionInfo,
     Document,
+    EmbeddedChunks,
     EmbedderOptions,
     Embeddings,
     InputType,
@@ -58,7 +60,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Index:
-    """What makes a graph a search service: the owner of the collections, and the embedder that fills them."""
+    """What makes a graph a search service: the owner of the collections, and the embedder that fills those for which none is chosen."""
 
     retriever: Bound
     embedder: str
@@ -140,8 +142,32 @@ class _Ingress:
     async def delete_documents(self, collection: str, ids: Sequence[str] | None, filter: Filter | None = None) -> int:
         return await self._service.delete_documents(collection, ids, filter)
 
+    async def export_chunks(self, collection: str, *, limit: int, after: str | None = None) -> tuple[EmbeddedChunks, str | None]:
+        return await self._service.export_chunks(collection, limit=limit, after=after)
+
+    async def import_chunks(self, collection: str, documents: EmbeddedChunks) -> WriteResult:
+        return await self._service.import_chunks(collection, documents)
+
+    async def collections(self) -> list[CollectionInfo]:
+        return await self._service.collections()
+
+    async def aliases(self) -> Mapping[str, str]:
+        return await self._service.aliases()
+
+    async def set_alias(self, alias: str, collection: str) -> str | None:
+        return await self._service.set_alias(alias, collection)
+
+    async def remove_alias(self, alias: str) -> str:
+        return await self._service.remove_alias(alias)
+
+    async def create_collection(self, collection: str, embedder: str | None = None) -> CollectionInfo:
+        return await self._service.create_collection(collection, embedder)
+
     async def describe_collection(self, collection: str) -> CollectionInfo:
         return await self._service.describe_collection(collection)
+
+    async def copy_collection(self, collection: str, name: str) -> str:
+        return await self._service.copy_collection(collection, name)
 
     async def delete_collection(self, collection: str) -> int:
         return await self._service.delete_collection(collection)
@@ -180,9 +206,13 @@ class _RemoteService(Service):
         remote_rerankers = {name: RemoteReranker(model.handle, *_limits(model)) for name, model in rerankers.items()}
         searching = None
         if index is not None:
-            retriever = RemoteRetriever(index.retriever)
-            searching = SearchService(remote_embedders[index.embedder], retriever, remote_rerankers, index.settings)
+            retriever = RemoteRetriever(index.retriever, partial(self._runs, index.retriever.deployment_name))
+            others = [embedder for name, embedder in remote_embedders.items() if name != index.embedder]
+            searching = SearchService(remote_embedders[index.embedder], retriever, remote_rerankers, index.settings, others)
         super().__init__(remote_embedders, remote_rerankers, searching, self._states.readiness)
+
+    async def _runs(self, deployment: str) -> bool:
+        return RUNNING in (await self._states.of(deployment)).replicas
 
     async def model_info(self, name: str) -> ModelInfo:
         info = await super().model_info(name)

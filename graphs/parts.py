@@ -23,6 +23,15 @@ COMMON: dict[str, Any] = {
     "graceful_shutdown_timeout_s": 30,
 }
 
+OWNER: dict[str, Any] = {
+    # Nobody takes its calls while it is dead, or hangs: a death is seen within a second, and what does not answer for half a minute is
+    # replaced. It computes nothing that would keep it from answering for so long.
+    "health_check_period_s": 1,
+    "health_check_timeout_s": 10,
+    # The next owner waits for its lock meanwhile (`deployments/retriever.py`).
+    "graceful_shutdown_timeout_s": 10,
+}
+
 
 def embedders(settings: Mapping[str, EmbedderSettings]) -> dict[str, Model]:
     return {
@@ -38,16 +47,17 @@ def rerankers(settings: Mapping[str, RerankerSettings]) -> dict[str, Model]:
     }
 
 
-def retriever(settings: StoreSettings, embedder: Model) -> Application:
-    """Always one replica: it orders the writes. At start it asks the embedder whose vectors the store may hold."""
+def retriever(settings: StoreSettings, embedders: Mapping[str, Model], default: str) -> Application:
+    """Always one replica: it orders the writes. At start it asks the embedders whose vectors the store may hold, the default first."""
+    in_order = sorted(embedders, key=lambda name: name != default)
     node = settings.node_resource if isinstance(settings, EmbeddedStoreSettings) else None
     resources = {node: 0.001} if node else {}
     return RetrieverDeployment.options(
         name="retriever",
         num_replicas=1,
         ray_actor_options={"num_cpus": settings.cpus, "resources": resources},
-        **COMMON,
-    ).bind(settings, embedder.handle)
+        **COMMON | OWNER,
+    ).bind(settings, {name: embedders[name].handle for name in in_order})
 
 
 def ingress(settings: IngressSettings, embedders: Mapping[str, Model], rerankers: Mapping[str, Model], index: Index | None) -> Application:

@@ -10,6 +10,6 @@ from graphs import parts
 
 def build(settings: SearchGraphSettings) -> Application:
     embedders = parts.embedders(settings.embedders)
-    retriever = parts.retriever(settings.store, embedders[settings.index_embedder])
+    retriever = parts.retriever(settings.store, embedders, settings.index_embedder)
     index = Index(retriever, settings.index_embedder, settings.search)
     return parts.ingress(settings.ingress, embedders, parts.rerankers(settings.rerankers), index)

@@ -123,6 +123,13 @@ def test_a_service_has_a_row_for_each_thing_that_it_can_do(capsys: pytest.Captur
     assert list(evaluate(capsys, str(folder), "--url", serve(("dense", "sparse"), ()))) == ["dense", "sparse", "full_text", "hybrid"]
 
 
+def test_a_collection_with_token_vectors_has_a_row_more(capsys: pytest.CaptureFixture[str], serve: Serve, folder: Path) -> None:
+    rows = evaluate(capsys, str(folder), "--url", serve(("dense", "full_text", "multi_vector"), ()))
+    assert list(rows) == ["dense", "full_text", "multi_vector", "hybrid"]
+    # Of token vectors that are words a match of every word is a score of 1, which d2 alone has.
+    assert rows["multi_vector"]["RR@10"] >= rows["dense"]["RR@10"] > 0
+
+
 def test_a_reranker_orders_as_many_hits_as_it_is_given(capsys: pytest.CaptureFixture[str], serve: Serve, folder: Path) -> None:
     """Twelve short texts are nearer to the query than the only one that has all of its words."""
     near = {f"near{i:02}": "amber cedar" for i in range(12)}

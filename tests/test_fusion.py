@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -43,6 +44,15 @@ def test_weighted_scales_each_leg_to_its_own_range() -> None:
 def test_weighted_with_equal_scores_gives_them_all() -> None:
     fused = fuse({"dense": [("b", 0.5), ("a", 0.5)]}, Fusion("weighted"))
     assert [(f.key, f.score) for f in fused] == [("a", 1.0), ("b", 1.0)]
+
+
+@pytest.mark.parametrize("method", ["rrf", "weighted"])
+def test_by_one_leg_the_others_find_and_do_not_count(method: Any) -> None:
+    fusion = Fusion(method, {"dense": 3.0}, rrf_k=5).by("full_text")
+    fused = fuse({"dense": DENSE, "full_text": [("c", 12.0), ("b", 5.0), ("a", 4.0)]}, fusion)
+    assert [f.key for f in fused] == ["c", "b", "a"]
+    assert fused[0].score == pytest.approx(1 / 6 if method == "rrf" else 1)
+    assert fused[0].scores == {"dense": 0.1, "full_text": 12.0}
 
 
 def test_nothing_found() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +141,28 @@ def test_a_person_sees_what_was_done(capsys: pytest.CaptureFixture[str], service
     assert shown.out.startswith(f"mine: {COUNT} embedded and stored, 0 unchanged; ")
     assert "tokens in" in shown.out
     assert f"{COUNT}/{COUNT}" in shown.err
+
+
+def test_a_folder_without_texts_says_who_reads_the_rest(capsys: pytest.CaptureFixture[str], service: str, tmp_path: Path) -> None:
+    write(tmp_path / "corpus.jsonl", {"a": "text"})
+    assert main(["index", str(tmp_path), "--url", service]) == 1
+    assert "are read with --job" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--prune", "--url=http://127.0.0.1:1"])
+def test_what_a_job_does_not_take_is_wrong_usage(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["index", "corpus.parquet", option])
+    assert ended.value.code == 2
+    assert "are not for a job" in capsys.readouterr().err
+
+
+def test_a_job_without_ray_data_says_what_to_install(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoPandas(MetaPathFinder):
+        def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+            return None
+
+    monkeypatch.setattr(sys, "meta_path", [NoPandas()])
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
+    assert main(["index", "corpus.parquet"]) == 1
+    assert "pip install 'bge-serve[data]'" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from bgeserve.caller import A_JOB
 from bgeserve.chunking import Span, chunk_spans
 from bgeserve.errors import ComputeError, FingerprintMismatch
 from bgeserve.fusion import Fusion
+from bgeserve.index_embedders import IndexEmbedders
 from bgeserve.indexing import IndexPipeline, documents_of, whole
 from bgeserve.protocols import WriteTicket
 from bgeserve.retrieval import StoreRetriever
@@ -53,7 +54,14 @@ class CountingEmbedder:
         self.embedded += texts
         dense = np.array([[1.0, len(text)] for text in texts], np.float32)
         dense /= np.linalg.norm(dense, axis=1, keepdims=True)
-        return Embeddings(self.fingerprint, [1] * len(texts), [text.startswith("long") for text in texts], dense=dense)
+        tokens = [np.tile(vector, (len(text), 1)) for text, vector in zip(texts, dense, strict=True)]
+        return Embeddings(
+            self.fingerprint,
+            [1] * len(texts),
+            [text.startswith("long") for text in texts],
+            dense=dense,
+            multi_vector=tokens if "multi_vector" in options["outputs"] else None,
+        )
 
 
 @pytest.fixture
@@ -69,16 +77,36 @@ async def stored(retriever: StoreRetriever, id: str) -> str | None:
 
 
 async def test_a_write_is_stored_and_counted(retriever: StoreRetriever) -> None:
-    pipeline = IndexPipeline(CountingEmbedder(), retriever, ["dense"])
+    pipeline = IndexPipeline(IndexEmbedders(CountingEmbedder(), retriever), retriever, ["dense"])
     result = await pipeline.put("default", [Document("a", "one", {"n": 1}), Document("b", "long two")], **PUT)
     assert (result.upserted, result.unchanged, result.tokens, list(result.truncated)) == (2, 0, 2, ["b"])
     assert await stored(retriever, "a") == "one"
     assert (await retriever.describe("default")).state == "ready"
 
 
+async def test_token_vectors_go_to_the_owner_as_it_keeps_them(retriever: StoreRetriever, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Embeddings] = []
+    finish_write = retriever.finish_write
+
+    async def watched(collection: str, ticket: WriteTicket, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
+        sent.append(embeddings)
+        await finish_write(collection, ticket, chunks, embeddings)
+
+    monkeypatch.setattr(retriever, "finish_write", watched)
+    await IndexPipeline(IndexEmbedders(CountingEmbedder(), retriever), retriever, ["dense", "multi_vector"]).put(
+        "default", [Document("a", "one")], **PUT
+    )
+    assert [vectors.dtype for vectors in sent[0].multi_vector or ()] == [np.float16]
+    assert list((await retriever.describe("default")).legs) == ["dense", "full_text", "multi_vector"]
+    asked = Query("one", dense=np.array([1, 0], np.float32), multi_vector=np.array([[1, 0]], np.float32))
+    how: dict[str, Any] = {"fingerprint": "model-1", "fusion": Fusion(), "candidates": 5, "limit": 5}
+    ((hit,),) = await retriever.retrieve("default", [asked], legs=["dense", "multi_vector"], **how)
+    assert hit.scores["multi_vector"] == pytest.approx(1 / 10**0.5, abs=1e-3)
+
+
 async def test_only_what_changed_is_embedded_again(retriever: StoreRetriever) -> None:
     embedder = CountingEmbedder()
-    pipeline = IndexPipeline(embedder, retriever, ["dense"])
+    pipeline = IndexPipeline(IndexEmbedders(embedder, retriever), retriever, ["dense"])
     await pipeline.put("default", [Document("a", "one"), Document("b", "two"), Document("c", "three", {"x": 1})], **PUT)
     embedder.embedded.clear()
     changed = [Document("a", "one"), Document("b", "TWO"), Document("c", "three", {"x": 2}), Document("d", "four")]
@@ -91,7 +119,7 @@ async def test_only_what_changed_is_embedded_again(retriever: StoreRetriever) ->
 
 async def test_the_write_accepted_later_wins_whichever_is_embedded_first(retriever: StoreRetriever) -> None:
     embedder = CountingEmbedder()
-    pipeline = IndexPipeline(embedder, retriever, ["dense"])
+    pipeline = IndexPipeline(IndexEmbedders(embedder, retriever), retriever, ["dense"])
     embedder.hold("slow, first")
     first = asyncio.create_task(pipeline.put("default", [Document("a", "slow, first"), Document("b", "first only")], **PUT))
     await embedder.begun["slow, first"].wait()
@@ -104,7 +132,7 @@ async def test_the_write_accepted_later_wins_whichever_is_embedded_first(retriev
 
 async def test_a_delete_in_between_is_not_undone_by_an_older_write(retriever: StoreRetriever) -> None:
     embedder = CountingEmbedder()
-    pipeline = IndexPipeline(embedder, retriever, ["dense"])
+    pipeline = IndexPipeline(IndexEmbedders(embedder, retriever), retriever, ["dense"])
     embedder.hold("slow")
     first = asyncio.create_task(pipeline.put("default", [Document("a", "slow")], **PUT))
     await embedder.begun["slow"].wait()
@@ -116,7 +144,7 @@ async def test_a_delete_in_between_is_not_undone_by_an_older_write(retriever: St
 
 async def test_a_later_write_that_fails_does_not_take_the_earlier_one_with_it(retriever: StoreRetriever) -> None:
     embedder = CountingEmbedder()
-    pipeline = IndexPipeline(embedder, retriever, ["dense"])
+    pipeline = IndexPipeline(IndexEmbedders(embedder, retriever), retriever, ["dense"])
     embedder.hold("slow")
     first = asyncio.create_task(pipeline.put("default", [Document("a", "slow")], **PUT))
     await embedder.begun["slow"].wait()
@@ -150,7 +178,7 @@ async def test_an_owner_that_restarted_is_asked_again(tmp_path: Path) -> None:
 
     retriever = Restarting()
     embedder = CountingEmbedder()
-    result = await IndexPipeline(embedder, retriever, ["dense"]).put("default", [Document("a", "text")], **PUT)  # type: ignore[arg-type]
+    result = await IndexPipeline(IndexEmbedders(embedder, retriever), retriever, ["dense"]).put("default", [Document("a", "text")], **PUT)  # type: ignore[arg-type]
     assert result.upserted == 1
     assert embedder.embedded == ["text", "text"]
     assert await stored(retriever.owner, "a") == "text"
@@ -158,10 +186,12 @@ async def test_an_owner_that_restarted_is_asked_again(tmp_path: Path) -> None:
 
 
 async def test_another_models_vectors_are_refused(retriever: StoreRetriever) -> None:
-    await IndexPipeline(CountingEmbedder("model-1"), retriever, ["dense"]).put("default", [Document("a", "one")], **PUT)
+    await IndexPipeline(IndexEmbedders(CountingEmbedder("model-1"), retriever), retriever, ["dense"]).put(
+        "default", [Document("a", "one")], **PUT
+    )
     other = CountingEmbedder("model-2")
     with pytest.raises(FingerprintMismatch, match="model-1"):
-        await IndexPipeline(other, retriever, ["dense"]).put("default", [Document("a", "two")], **PUT)
+        await IndexPipeline(IndexEmbedders(other, retriever), retriever, ["dense"]).put("default", [Document("a", "two")], **PUT)
     assert other.embedded == []
     assert await stored(retriever, "a") == "one"
 
@@ -176,7 +206,7 @@ def test_the_content_hash_is_of_text_and_metadata_and_of_nothing_else() -> None:
 
 async def test_a_title_goes_before_every_chunk_and_is_no_part_of_the_text(retriever: StoreRetriever) -> None:
     embedder = CountingEmbedder()
-    pipeline = IndexPipeline(embedder, retriever, ["dense"], Chunking(max_tokens=6, overlap_tokens=0))
+    pipeline = IndexPipeline(IndexEmbedders(embedder, retriever), retriever, ["dense"], Chunking(max_tokens=6, overlap_tokens=0))
     document = Document("a", LONG, {}, "Numbers")
     await pipeline.put("default", [document], **PUT)
     assert embedder.embedded == ["Numbers\nOne two three. Four five six. ", "Numbers\nSeven eight nine. Ten."]
@@ -195,7 +225,7 @@ LONG = "One two three. Four five six. Seven eight nine. Ten."
 
 async def test_a_long_document_is_stored_in_chunks_and_comes_back_whole(retriever: StoreRetriever) -> None:
     embedder = CountingEmbedder()
-    pipeline = IndexPipeline(embedder, retriever, ["dense"], Chunking(max_tokens=6, overlap_tokens=3))
+    pipeline = IndexPipeline(IndexEmbedders(embedder, retriever), retriever, ["dense"], Chunking(max_tokens=6, overlap_tokens=3))
     result = await pipeline.put("default", [Document("a", LONG, {"x": 1}), Document("b", "short")], **PUT)
     assert (result.upserted, result.tokens) == (2, 4)
     assert embedder.embedded == ["One two three. Four five six. ", "Four five six. Seven eight nine. ", "Seven eight nine. Ten.", "short"]
@@ -208,7 +238,7 @@ async def test_a_long_document_is_stored_in_chunks_and_comes_back_whole(retrieve
 
 
 async def test_pages_hold_whole_documents(retriever: StoreRetriever) -> None:
-    pipeline = IndexPipeline(CountingEmbedder(), retriever, ["dense"], Chunking(max_tokens=6, overlap_tokens=3))
+    pipeline = IndexPipeline(IndexEmbedders(CountingEmbedder(), retriever), retriever, ["dense"], Chunking(max_tokens=6, overlap_tokens=3))
     documents = {f"d{n}": Document(f"d{n}", f"{LONG} {n}") for n in range(7)}
     await pipeline.put("default", list(documents.values()), **PUT)
     found: list[Document] = []
@@ -228,6 +258,6 @@ async def test_unchanged_text_is_embedded_again_only_when_it_is_cut_otherwise(re
     document = Document("a", LONG)
     for chunking, chunks in ((Chunking(6, 3), 3), (Chunking(6, 3), 0), (Chunking(6, 0), 2), (None, 1), (None, 0)):
         embedder.embedded.clear()
-        await IndexPipeline(embedder, retriever, ["dense"], chunking).put("default", [document], **PUT)
+        await IndexPipeline(IndexEmbedders(embedder, retriever), retriever, ["dense"], chunking).put("default", [document], **PUT)
         assert len(embedder.embedded) == chunks
     assert [chunk.text for chunk in await retriever.get("default", ["a"])] == [LONG]

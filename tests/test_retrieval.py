@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bgeserve.errors import FingerprintMismatch, InvalidRequest, NotFound, StaleWrite, StorageFull, StoreError, Unavailable
+from bgeserve.errors import FingerprintMismatch, InvalidRequest, NotFound, StaleWrite, StorageFull, Unavailable
 from bgeserve.filters import Equals
 from bgeserve.fusion import Fusion, fuse
+from bgeserve.max_sim import max_sim
 from bgeserve.observe import Observer
 from bgeserve.protocols import Retriever, WriteTicket
 from bgeserve.retrieval import MAX_PIECE, StoreRetriever
 from bgeserve.store_settings import QdrantEdgeSettings
-from bgeserve.types import LEGS, Chunk, Hit
-from tests.stores.samples import FINGERPRINT, chunk, dense, embed, pieces_of, query
+from bgeserve.types import FINDING_LEGS, LEGS, Chunk, Hit
+from tests.stores.samples import FINGERPRINT, chunk, dense, embed, pieces_of, query, tokens
 
 
 def settings(path: Path, **others: Any) -> QdrantEdgeSettings:
@@ -42,6 +43,10 @@ async def put(retriever: Retriever, *chunks: Chunk, collection: str = "default")
     changed = [c for c in chunks if c.document_id not in ticket.unchanged]
     await retriever.finish_write(collection, ticket, changed, embed(changed))
     return ticket
+
+
+async def names(retriever: Retriever) -> list[str]:
+    return [info.name for info in await retriever.collections()]
 
 
 async def texts(retriever: Retriever, *ids: str) -> list[str]:
@@ -137,8 +142,6 @@ class TestOrder:
         ticket = await put(retriever, chunk("a"))
         with pytest.raises(StaleWrite):
             await retriever.finish_write("default", ticket, [chunk("a", "again")], embed([chunk("a", "again")]))
-        with pytest.raises(StaleWrite):
-            await retriever.finish_write("other", await begin(retriever, [chunk("b")]), [chunk("b")], embed([chunk("b")]))
 
     async def test_a_ticket_of_the_last_owner_is_stale(self, tmp_path: Path) -> None:
         first = StoreRetriever(settings(tmp_path))
@@ -299,8 +302,8 @@ class TestSearching:
     @pytest.mark.parametrize("fusion", [Fusion(rrf_k=1), Fusion("weighted", {"dense": 0.2})])
     async def test_legs_are_fused_as_asked(self, retriever: Retriever, fusion: Fusion) -> None:
         await put(retriever, *(chunk(f"d{i}", f"amber {'basalt ' * (i % 5)}{i}") for i in range(40)))
-        found = {leg: [(hit.id, hit.scores[leg]) for hit in await search(retriever, "amber", legs=[leg], limit=40)] for leg in LEGS}
-        hits = await search(retriever, "amber", legs=LEGS, fusion=fusion, limit=40)
+        found = {leg: [(hit.id, hit.scores[leg]) for hit in await search(retriever, "amber", legs=[leg], limit=40)] for leg in FINDING_LEGS}
+        hits = await search(retriever, "amber", legs=FINDING_LEGS, fusion=fusion, limit=40)
         assert {hit.id: pytest.approx(hit.score) for hit in hits} == {fused.key: fused.score for fused in fuse(found, fusion)}
 
     async def test_every_query_gets_its_own_answer(self, retriever: Retriever) -> None:
@@ -327,6 +330,50 @@ class TestSearching:
             await search(retriever, "amber", fingerprint=None)
 
 
+class TestMultiVector:
+    """The leg that ranks what the others found."""
+
+    @pytest.fixture
+    async def chunks(self, retriever: Retriever) -> list[Chunk]:
+        rng = np.random.default_rng(2)
+        chunks = [chunk(f"d{i}", " ".join(rng.choice(["amber", "basalt", "cedar", "delta", "ember"], 4)) + f" {i}") for i in range(80)]
+        await put(retriever, *chunks)
+        return chunks
+
+    async def test_ranks_everything_that_any_other_leg_found(self, retriever: Retriever, chunks: list[Chunk]) -> None:
+        asked, few = "amber cedar 17", {"candidates": 8, "limit": 80}
+        hits = await search(retriever, asked, legs=["multi_vector", "dense", "full_text"], **few)
+        others = [await search(retriever, asked, legs=[leg], **few) for leg in ("dense", "full_text")]
+        assert {hit.id for hit in hits} == {hit.id for found in others for hit in found}
+        assert len(hits) > 8
+        scores = max_sim(tokens(asked), [tokens(hit.text).astype(np.float16) for hit in hits])
+        assert [hit.scores["multi_vector"] for hit in hits] == pytest.approx(scores.tolist(), abs=1e-5)
+        by_rank = sorted(hits, key=lambda hit: hit.ranks["multi_vector"])
+        assert [hit.ranks["multi_vector"] for hit in by_rank] == list(range(1, len(hits) + 1))
+        assert [hit.scores["multi_vector"] for hit in by_rank] == sorted((hit.scores["multi_vector"] for hit in hits), reverse=True)
+        for hit in hits:
+            assert hit.score == pytest.approx(sum(1 / (60 + rank) for rank in hit.ranks.values()))
+
+    async def test_ranks_alone_where_the_others_weigh_nothing(self, retriever: Retriever, chunks: list[Chunk]) -> None:
+        fusion = Fusion(weights={"dense": 0.0, "full_text": 0.0})
+        hits = await search(retriever, "amber cedar 17", legs=["dense", "full_text", "multi_vector"], fusion=fusion, limit=80)
+        assert [hit.ranks["multi_vector"] for hit in hits] == list(range(1, len(chunks) + 1))
+        assert set(hits[0].scores) == {"dense", "full_text", "multi_vector", "fused"}
+
+    async def test_alone_it_would_find_nothing_and_is_refused(self, retriever: Retriever) -> None:
+        with pytest.raises(InvalidRequest, match="only multi_vector") as refused:
+            await search(retriever, "amber", legs=["multi_vector"])
+        assert refused.value.field == "legs"
+
+    async def test_a_collection_without_token_vectors_is_refused(self, retriever: Retriever) -> None:
+        c = chunk("a", "amber")
+        await retriever.finish_write("default", await begin(retriever, [c]), [c], replace(embed([c]), multi_vector=None))
+        assert (await retriever.describe("default")).legs == ["dense", "sparse", "full_text"]
+        with pytest.raises(InvalidRequest, match="the collection has no multi_vector vectors"):
+            await search(retriever, "amber", legs=["dense", "multi_vector"])
+        assert len(await search(retriever, "amber", legs=["dense"])) == 1
+
+
 class TestFingerprints:
     async def test_another_models_vectors_are_refused_everywhere(self, retriever: Retriever) -> None:
         await put(retriever, chunk("a"))
@@ -348,17 +395,6 @@ class TestFingerprints:
             await retriever.finish_write("default", theirs, [chunk("a")], embed([chunk("a")], "other@1"))
         assert (await retriever.describe("default")).fingerprint == FINGERPRINT
 
-    async def test_an_index_of_another_model_is_refused_at_opening(self, tmp_path: Path) -> None:
-        retriever = StoreRetriever(settings(tmp_path), fingerprint=FINGERPRINT)
-        await put(retriever, chunk("a"), collection="docs")
-        await retriever.close()
-        with pytest.raises(StoreError, match=r"'docs'.*tiny@1.*other@1"):
-            StoreRetriever(settings(tmp_path), fingerprint="other@1")
-        # The folder was given back.
-        retriever = StoreRetriever(settings(tmp_path), fingerprint=FINGERPRINT)
-        assert (await retriever.describe("docs")).count == 1
-        await retriever.close()
-
 
 class TestCollections:
     async def test_the_default_collection_is_there_and_empty(self, retriever: Retriever) -> None:
@@ -369,7 +405,7 @@ class TestCollections:
         assert await retriever.scroll("default", limit=5) == ([], None)
         assert await retriever.delete("default", ["a"]) == 0
         assert await retriever.delete("default", None, Equals("a", 1)) == 0
-        assert await retriever.collections() == ["default"]
+        assert await names(retriever) == ["default"]
 
     async def test_another_comes_with_its_first_write(self, retriever: Retriever) -> None:
         for call in (
@@ -384,7 +420,7 @@ class TestCollections:
         await put(retriever, chunk("a"), collection="docs")
         info = await retriever.describe("docs")
         assert (info.count, info.fingerprint, list(info.legs)) == (1, FINGERPRINT, list(LEGS))
-        assert await retriever.collections() == ["default", "docs"]
+        assert await names(retriever) == ["default", "docs"]
 
     async def test_one_is_dropped_with_everything_in_it(self, tmp_path: Path) -> None:
         retriever = StoreRetriever(settings(tmp_path))
@@ -394,10 +430,10 @@ class TestCollections:
         for call in (retriever.describe("docs"), retriever.drop("docs")):
             with pytest.raises(NotFound, match="'docs'"):
                 await call
-        assert await retriever.collections() == ["default"]
+        assert await names(retriever) == ["default"]
         await retriever.close()
         retriever = StoreRetriever(settings(tmp_path))
-        assert await retriever.collections() == ["default"]
+        assert await names(retriever) == ["default"]
         assert await texts(retriever, "kept") == ["some text"]
         await retriever.close()
 
@@ -430,9 +466,25 @@ class TestCollections:
         assert await retriever.drop("docs") == exists
         second = await begin(retriever, newer, "docs")
         await retriever.finish_write("docs", first, older, embed(older))
-        assert await retriever.collections() == ["default"]
+        assert await names(retriever) == ["default"]
         await retriever.finish_write("docs", second, newer, embed(newer))
         assert await retriever.get("docs", ["a", "b"]) == newer
+
+    async def test_one_that_outgrows_what_was_measured_is_warned_of_once_in_the_log(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("bgeserve.store_settings.MEASURED_DOCUMENTS", 2)
+        retriever = StoreRetriever(settings(tmp_path))
+        await put(retriever, chunk("a"), chunk("b"), collection="docs")
+        assert (await retriever.describe("docs")).warning is None
+        await put(retriever, chunk("c"), collection="docs")
+        for _ in range(2):
+            told = (await retriever.describe("docs")).warning
+            assert told is not None
+            assert told.startswith("3 documents are more than the 2")
+            assert "bge-serve export docs FILE" in told
+        assert [record.getMessage() for record in caplog.records] == [f"collection 'docs': {told}"]
+        await retriever.close()
 
     async def test_pages(self, retriever: Retriever) -> None:
         await put(retriever, *(chunk(f"d{i}") for i in range(25)))

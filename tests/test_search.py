@@ -14,10 +14,11 @@ from bgeserve.caller import Caller
 from bgeserve.deadline import Deadline
 from bgeserve.errors import DeadlineExceeded, FingerprintMismatch, InvalidRequest
 from bgeserve.filters import Equals
+from bgeserve.index_embedders import IndexEmbedders
 from bgeserve.protocols import Reranker, SearchRequest
 from bgeserve.search import SearchPipeline, blend
 from bgeserve.settings import FusionSettings, SearchSettings
-from bgeserve.types import Embeddings, Hit, ModelInfo, Query, Scores, SparseVector
+from bgeserve.types import Embeddings, Hit, Leg, ModelInfo, Query, Scores, SparseVector
 
 
 @dataclass
@@ -38,6 +39,7 @@ class ScriptedEmbedder:
             truncated=[text == "long" for text in texts],
             dense=np.arange(n, dtype=np.float32)[:, None] if "dense" in options["outputs"] else None,
             sparse=sparse if "sparse" in options["outputs"] else None,
+            multi_vector=[np.full((2, 1), i, np.float32) for i in range(n)] if "multi_vector" in options["outputs"] else None,
         )
 
 
@@ -80,7 +82,7 @@ RERANKED = {"a": 0.2, "b": 0.9, "c": 0.6}
 def pipeline(
     embedder: ScriptedEmbedder, retriever: ScriptedRetriever, rerankers: dict[str, Reranker] | None = None, **settings: Any
 ) -> SearchPipeline:
-    return SearchPipeline(embedder, retriever, rerankers or {}, SearchSettings(**settings))  # type: ignore[arg-type]
+    return SearchPipeline(IndexEmbedders(embedder, retriever), retriever, rerankers or {}, SearchSettings(**settings))  # type: ignore[arg-type]
 
 
 async def test_hybrid_embeds_the_query_and_fuses_the_settings_legs() -> None:
@@ -115,6 +117,30 @@ async def test_sparse_mode_asks_for_lexical_weights_only() -> None:
     query = retriever.calls[0]["queries"][0]
     assert query.dense is None
     assert query.sparse is not None
+
+
+async def test_multi_vector_is_a_leg_of_hybrid_beside_those_that_find() -> None:
+    embedder, retriever = ScriptedEmbedder(), ScriptedRetriever(HITS)
+    await pipeline(embedder, retriever, legs=("dense", "full_text", "multi_vector")).search(SearchRequest(["q", "r"]))
+    assert embedder.calls[0]["outputs"] == ("dense", "multi_vector")
+    assert retriever.calls[0]["legs"] == ("dense", "full_text", "multi_vector")
+    np.testing.assert_array_equal(retriever.calls[0]["queries"][1].multi_vector, [[1], [1]])
+
+
+@pytest.mark.parametrize("legs", [("multi_vector", "dense", "full_text"), ("dense", "full_text")])
+async def test_multi_vector_mode_ranks_alone_what_the_settings_other_legs_find(legs: tuple[Leg, ...]) -> None:
+    embedder, retriever = ScriptedEmbedder(), ScriptedRetriever(HITS)
+    search = pipeline(embedder, retriever, legs=legs, fusion=FusionSettings(weights={"dense": 2, "multi_vector": 3}, rrf_k=7))
+    await search.search(SearchRequest(["q"], mode="multi_vector"))
+    call = retriever.calls[0]
+    assert call["legs"] == ("dense", "full_text", "multi_vector")
+    assert [call["fusion"].weights[leg] for leg in call["legs"]] == [0, 0, 1]
+    assert call["fusion"].rrf_k == 7
+
+
+def test_legs_that_find_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="only multi_vector, which ranks what other legs find"):
+        SearchSettings(legs=("multi_vector",))
 
 
 async def test_reranking_takes_the_fused_top_and_orders_it_anew() -> None:

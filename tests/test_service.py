@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from bgeserve.errors import InvalidRequest, NotFound, UnknownModel, WrongRole
+from bgeserve.caller import A_JOB
+from bgeserve.errors import ComputeError, InvalidRequest, NotFound, UnknownModel, WrongRole
 from bgeserve.protocols import Readiness, SearchRequest
-from bgeserve.service import Service
-from bgeserve.types import Document, Embeddings, ModelInfo, Scores
+from bgeserve.retrieval import StoreRetriever
+from bgeserve.service import SearchService, Service
+from bgeserve.settings import SearchSettings
+from bgeserve.store_settings import QdrantEdgeSettings
+from bgeserve.types import Document, Embeddings, Leg, ModelInfo, Scores
 
 
 class NamedEmbedder:
@@ -92,3 +98,28 @@ async def test_a_service_without_an_index_says_so() -> None:
         with pytest.raises(NotFound, match="has no collections"):
             await call
     assert (await served.readiness()).ready
+
+
+@pytest.mark.parametrize(
+    ("legs", "outputs"),
+    [
+        (("full_text",), ["dense"]),
+        (("dense", "sparse"), ["dense", "sparse"]),
+        (("multi_vector", "full_text"), ["dense", "multi_vector"]),
+        (("dense", "sparse", "full_text", "multi_vector"), ["dense", "sparse", "multi_vector"]),
+    ],
+)
+async def test_documents_get_the_vectors_of_the_settings_legs(tmp_path: Path, legs: tuple[Leg, ...], outputs: list[str]) -> None:
+    asked: list[object] = []
+
+    class Asked(NamedEmbedder):
+        async def encode(self, texts: list[str], **options: object) -> Embeddings:
+            asked.append(options["outputs"])
+            raise ComputeError("enough is known")
+
+    retriever = StoreRetriever(QdrantEdgeSettings(path=tmp_path / "store", create=True))
+    searching = SearchService(Asked("e"), retriever, {}, SearchSettings(legs=legs))  # type: ignore[arg-type]
+    with pytest.raises(ComputeError):
+        await searching.index.put("default", [Document("a", "text")], truncate=True, caller=A_JOB)
+    await retriever.close()
+    assert asked == [outputs]

@@ -47,6 +47,7 @@ class Corpus:
                 _text(rng, QUERY_WORDS),
                 dense=None if made.dense is None else made.dense[i],
                 sparse=None if made.sparse is None else made.sparse[i],
+                multi_vector=None if made.multi_vector is None else made.multi_vector[i],
             )
             for i in range(count)
         ]

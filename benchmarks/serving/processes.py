@@ -72,6 +72,10 @@ class Program:
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """All of it at once, without a word."""
         while self.pids():
             self._signal(signal.SIGKILL)
             self.process.poll()
@@ -112,10 +116,19 @@ def title(pid: int) -> str:
 
 def is_dead(pid: int) -> bool:
     """Gone, or a zombie."""
+    return state_of(pid, pid) in (None, "Z")
+
+
+def state_of(pid: int, thread: int) -> str | None:
+    """The kernel's letter: T is stopped, Z a zombie. None: gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return True
+        return None
+
+
+def children_of(pid: int) -> list[int]:
+    return [child for child, parent, _ in _all_processes() if parent == pid]
 
 
 def _all_processes() -> Iterator[tuple[int, int, int]]:

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bgeserve.api import collections, health, model_server, native, openai, rerank
+from bgeserve.api import collections, health, model_server, names, native, openai, rerank, transfer
 from bgeserve.api.admission import ByteBudget, Held
 from bgeserve.api.auth import RequireKey, key_of, path_of
 from bgeserve.api.encoding import IN_LOOP_BYTES, to_json
@@ -32,8 +32,8 @@ from bgeserve.api.parsing import check_content_type, lane_of, parse_json, query_
 from bgeserve.api.playground import playground
 from bgeserve.api.schema import Body, Nothing, parse
 from bgeserve.api.timing import Timer
+from bgeserve.backend import Backend
 from bgeserve.deadline import Deadline
-from bgeserve.protocols import Backend
 from bgeserve.settings import IngressSettings
 
 B = TypeVar("B", bound=Body)
@@ -44,6 +44,8 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     *rerank.OPERATIONS,
     *model_server.OPERATIONS,
     *collections.OPERATIONS,
+    *names.OPERATIONS,
+    *transfer.OPERATIONS,
     *health.OPERATIONS,
 )
 

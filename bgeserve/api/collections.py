@@ -9,10 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, FailFast, Field, PlainVali
 from typing_extensions import TypedDict
 
 from bgeserve.api.operation import Answer, Call, Operation
-from bgeserve.api.schema import Body, CollectionName, JsonFilter, Nothing, Text, brief, check_items, limits_of, parse, refuse
+from bgeserve.api.schema import Body, JsonFilter, Nothing, Text, brief, check_items, limits_of, parse, refuse
 from bgeserve.errors import InvalidRequest
 from bgeserve.filters import MAX_INTEGER
-from bgeserve.types import Document, Leg, Metadata
+from bgeserve.strict import CollectionName
+from bgeserve.types import CollectionInfo, Document, Leg, Metadata
 
 MAX_ID_CHARACTERS = 512
 DEFAULT_PAGE = 100
@@ -22,7 +23,8 @@ class CollectionPath(Body):
     collection: CollectionName
 
 
-def _collection(call: Call) -> str:
+def collection_of(call: Call) -> str:
+    """The name in the path, checked."""
     return parse(CollectionPath, call.path, call.limits).collection
 
 
@@ -132,7 +134,7 @@ class PutResponse(TypedDict):
 
 async def put_documents(call: Call, body: PutBody) -> Answer:
     written = await call.backend.put_documents(
-        _collection(call),
+        collection_of(call),
         [Document(document.id, document.text, document.metadata, document.title) for document in body.documents],
         truncate=body.truncate,
         caller=call.caller("bulk"),
@@ -177,11 +179,12 @@ class GetResponse(TypedDict):
 async def get_documents(call: Call, query: GetQuery) -> Answer:
     following: str | None = None
     if query.id is None:
-        documents, following = await call.backend.scroll_documents(_collection(call), limit=query.limit or DEFAULT_PAGE, after=query.after)
+        limit = query.limit or DEFAULT_PAGE
+        documents, following = await call.backend.scroll_documents(collection_of(call), limit=limit, after=query.after)
     elif query.limit is not None or query.after is not None:
         raise InvalidRequest("limit and after page through all documents: they cannot be combined with id", field="id")
     else:
-        documents = await call.backend.get_documents(_collection(call), query.id)
+        documents = await call.backend.get_documents(collection_of(call), query.id)
 
     def render() -> GetResponse:
         return {"documents": [_document(document) for document in documents], "next": following}
@@ -208,7 +211,7 @@ async def delete_documents(call: Call, body: DeleteBody) -> Answer:
     if (body.ids is None) == (body.filter is None):
         sent = "neither" if body.ids is None else "both"
         raise InvalidRequest(f"the body must have either ids or filter, to say what is deleted; it has {sent}", field="ids")
-    deleted = await call.backend.delete_documents(_collection(call), body.ids, body.filter)
+    deleted = await call.backend.delete_documents(collection_of(call), body.ids, body.filter)
     response: DeleteResponse = {"deleted": deleted}
     return Answer(lambda: response)
 
@@ -220,32 +223,41 @@ class CollectionResponse(TypedDict):
     """Which model's vectors it holds; null until the first write decides."""
     state: Literal["ready", "indexing"]
     legs: list[Leg]
+    aliases: list[str]
+    """The other names that it is searched and written by."""
+    warning: str | None
+    """What should be done about it, if anything."""
 
 
-async def get_collection(call: Call, query: Nothing) -> Answer:
-    info = await call.backend.describe_collection(_collection(call))
-    response: CollectionResponse = {
+def collection_response(info: CollectionInfo) -> CollectionResponse:
+    return {
         "name": info.name,
         "count": info.count,
         "fingerprint": info.fingerprint,
         "state": info.state,
         "legs": list(info.legs),
+        "aliases": list(info.aliases),
+        "warning": info.warning,
     }
-    return Answer(lambda: response)
+
+
+async def get_collection(call: Call, query: Nothing) -> Answer:
+    info = await call.backend.describe_collection(collection_of(call))
+    return Answer(lambda: collection_response(info))
 
 
 async def delete_collection(call: Call, query: Nothing) -> Answer:
-    deleted = await call.backend.delete_collection(_collection(call))
+    deleted = await call.backend.delete_collection(collection_of(call))
     response: DeleteResponse = {"deleted": deleted}
     return Answer(lambda: response)
 
 
-_COLLECTION = "/v1/collections/{collection}"
-_DOCUMENTS = f"{_COLLECTION}/documents"
+COLLECTION = "/v1/collections/{collection}"
+_DOCUMENTS = f"{COLLECTION}/documents"
 OPERATIONS = (
     Operation("PUT", _DOCUMENTS, "Store documents by id, durably; only what changed is embedded", PutBody, PutResponse, put_documents),
     Operation("GET", _DOCUMENTS, "Documents by id, or page by page", GetQuery, GetResponse, get_documents),
     Operation("DELETE", _DOCUMENTS, "Delete documents by id or by filter", DeleteBody, DeleteResponse, delete_documents),
-    Operation("GET", _COLLECTION, "How many documents, and of which model", Nothing, CollectionResponse, get_collection),
-    Operation("DELETE", _COLLECTION, "Delete a collection with all its documents", Nothing, DeleteResponse, delete_collection),
+    Operation("GET", COLLECTION, "How many documents, and of which model", Nothing, CollectionResponse, get_collection),
+    Operation("DELETE", COLLECTION, "Delete a collection with all its documents", Nothing, DeleteResponse, delete_collection),
 )

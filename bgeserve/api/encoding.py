@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import WithJsonSchema
 
 from bgeserve.api.operation import Answer
-from bgeserve.types import Embeddings
+from bgeserve.types import Embeddings, TokenVectors
 
 EncodingFormat = Literal["float", "base64"]
 
@@ -56,10 +56,11 @@ def vector(values: NDArray[np.float32] | NDArray[np.uint32], encoding: EncodingF
     return orjson.Fragment(orjson.dumps(little_endian, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
-def matrix(rows: NDArray[np.float32], encoding: EncodingFormat) -> object:
+def matrix(rows: TokenVectors, encoding: EncodingFormat) -> object:
+    values = rows.astype(np.float32, copy=False)
     if encoding == "base64":
-        return {"shape": list(rows.shape), "base64": vector(rows, encoding)}
-    return vector(rows, encoding)
+        return {"shape": list(rows.shape), "base64": vector(values, encoding)}
+    return vector(values, encoding)
 
 
 def json_bytes(embeddings: Embeddings) -> int:

@@ -14,9 +14,9 @@ from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, With
 
 from bgeserve.api.options import CutoffLayers
 from bgeserve.api.schema import TEXT_SCHEMA, Body, TextOrTexts, as_list, brief, check_items, check_text, limits_of, refuse
+from bgeserve.backend import Backend
 from bgeserve.caller import Caller
 from bgeserve.errors import InvalidRequest
-from bgeserve.protocols import Backend
 from bgeserve.splitting import gather_bounded
 from bgeserve.types import Embeddings, Float32Array, Output, RerankerOptions, Scores
 

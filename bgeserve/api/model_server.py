@@ -19,9 +19,9 @@ from bgeserve.api.inference import InferenceBody, inference
 from bgeserve.api.model_facts import RerankerFacts, RetrieverFacts, facts_of
 from bgeserve.api.operation import Answer, Call, Operation
 from bgeserve.api.schema import Body, parse
+from bgeserve.backend import Backend
 from bgeserve.caller import ANYONE, Caller
 from bgeserve.errors import RequestError, ServiceError, UnknownModel
-from bgeserve.protocols import Backend
 from bgeserve.settings import IngressSettings
 
 B = TypeVar("B", bound=Body)

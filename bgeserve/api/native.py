@@ -12,7 +12,6 @@ from bgeserve.api.operation import Answer, Call, Operation
 from bgeserve.api.options import Examples, QueryInstruction, embedder_options
 from bgeserve.api.schema import (
     Body,
-    CollectionName,
     Finite,
     JsonFilter,
     Offset,
@@ -27,6 +26,7 @@ from bgeserve.api.schema import (
     total,
 )
 from bgeserve.protocols import SearchRequest
+from bgeserve.strict import CollectionName
 from bgeserve.types import Embeddings, Hit, InputType, Mode, Output, SearchAnswer
 
 MAX_HITS = 50_000

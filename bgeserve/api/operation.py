@@ -11,9 +11,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 from bgeserve.api.error_format import OPENAI, ErrorFormat
 from bgeserve.api.schema import Body
+from bgeserve.backend import Backend
 from bgeserve.caller import Caller
 from bgeserve.deadline import Deadline
-from bgeserve.protocols import Backend
 from bgeserve.settings import IngressSettings
 from bgeserve.types import Lane, Role
 

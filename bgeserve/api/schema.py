@@ -139,8 +139,6 @@ TextOrTexts = Annotated[str | list[str], PlainValidator(check_text_or_texts), Wi
 
 # -- names, filters, numbers -----------------------------------------------------------------------------------------------------------
 
-CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-
 FILTER_SCHEMA: dict[str, Any] = {
     "type": "object",
     "description": "field with eq, in or bounds (gt, gte, lt, lte) that are numbers or ISO 8601 dates; or one of and, or, not over filters",

@@ -4,7 +4,7 @@ A command module has `add_parser(subparsers)`, which calls `subparsers.add_parse
 `run(args) -> int` answers the exit code. Importing a command module costs nothing beyond the base install (stdlib, numpy, httpx, rich):
 what needs more (ray, pydantic) is imported inside `run`.
 
-Exit codes: 0 done, 1 the service or the machine said no, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 the service or the machine said no, 2 wrong usage, 3 done but for the rows that a data job left out, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,10 +14,26 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bgeserve.cli import check, embed, eval, index, k8s, models, rerank, search, status, tune_batch, up, verify
+from bgeserve.cli import (
+    check,
+    collections,
+    compare,
+    embed,
+    eval,
+    index,
+    k8s,
+    models,
+    rerank,
+    search,
+    status,
+    transfer,
+    tune_batch,
+    up,
+    verify,
+)
 from bgeserve.errors import BgeServeError
 
-COMMANDS = (up, check, tune_batch, k8s, index, search, eval, embed, rerank, status, models, verify)
+COMMANDS = (up, check, tune_batch, k8s, index, search, collections, compare, transfer, eval, embed, rerank, status, models, verify)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Self
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+
+class Show(Protocol):
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """total: where it has become known only now, or better known than before."""
 
 
 class Bars:
@@ -32,13 +36,13 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def add(self, what: str, total: int, unit: str) -> Callable[[int], None]:
-        """Begin a line; call the answer with how many are done."""
+    def add(self, what: str, total: int | None, unit: str) -> Show:
+        """Begin a line; call the answer with how many are done. total: None while it is not known."""
         task = self._progress.add_task(what, total=total, unit=unit)
         return partial(self._show, task)
 
-    def _show(self, task: TaskID, done: int) -> None:
-        self._progress.update(task, completed=done)
+    def _show(self, task: TaskID, done: int, total: int | None = None) -> None:
+        self._progress.update(task, completed=done, total=total)
 
 
 class _Rate(ProgressColumn):

@@ -11,14 +11,14 @@ from rich.console import Console
 
 from bgeserve.cli.arguments import Subparsers, add_service_arguments, connect
 from bgeserve.cli.output import print_json, print_table
-from bgeserve.types import Hit, titled
+from bgeserve.types import MODES, Hit, titled
 
 
 def add_parser(subparsers: Subparsers[Any]) -> None:
     parser = subparsers.add_parser("search", help="search a collection")
     parser.add_argument("query")
     parser.add_argument("--collection", default="default")
-    parser.add_argument("--mode", default="hybrid", choices=["dense", "sparse", "full_text", "hybrid"])
+    parser.add_argument("--mode", default="hybrid", choices=MODES)
     parser.add_argument("--top-k", type=int, default=5)
     parser.add_argument("--filter", type=_json, metavar="JSON", help='such as \'{"field": "module", "eq": "gzip"}\'')
     parser.add_argument("--min-score", type=float)

@@ -6,7 +6,7 @@ Knows checkpoints, tokens and vectors. Does not know queues, threads or HTTP: `t
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -56,11 +56,17 @@ class EmbedderHeads:
     pooling: Pooling
     sparse: nn.Linear | None = None
     multi_vector: nn.Linear | None = None
+    token_states: bool = False
+    """Whether hidden states stand in for what a multi-vector head would give."""
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        heads_of: dict[Output, object] = {"dense": self.pooling, "sparse": self.sparse, "multi_vector": self.multi_vector}
-        return tuple(output for output, head in heads_of.items() if head is not None)
+        heads_of: dict[Output, object] = {
+            "dense": self.pooling,
+            "sparse": self.sparse,
+            "multi_vector": self.multi_vector or self.token_states,
+        }
+        return tuple(output for output, head in heads_of.items() if head)
 
 
 class PackedEmbedder:
@@ -137,9 +143,7 @@ class PackedEmbedder:
     def token_vectors(self, sequences: Sequence[TokenSequence]) -> list[Tensor]:
         """Per sequence its vectors for late interaction, on the model's device: the multi-vector head's, else the hidden states' own."""
         hidden, batch = self._encoder(sequences)
-        rows = heads.TokenRows(hidden, batch.ids, batch.lengths)
-        head = self._heads.multi_vector
-        packed = heads.token_vectors(rows) if head is None else heads.multi_vector(rows, head)
+        packed = self._token_vectors(heads.TokenRows(hidden, batch.ids, batch.lengths))
         return [packed[i] for i in np.argsort(batch.order)]
 
     def check_outputs(self, outputs: Collection[Output]) -> None:
@@ -152,8 +156,11 @@ class PackedEmbedder:
         if output == "sparse":
             assert self._heads.sparse is not None
             return heads.lexical_weights(rows, self._heads.sparse, self.tokenizer.special_ids)
-        assert self._heads.multi_vector is not None
-        return [vectors.cpu().numpy() for vectors in heads.multi_vector(rows, self._heads.multi_vector)]
+        return [vectors.cpu().numpy() for vectors in self._token_vectors(rows)]
+
+    def _token_vectors(self, rows: heads.TokenRows) -> list[Tensor]:
+        head = self._heads.multi_vector
+        return heads.token_vectors(rows) if head is None else heads.multi_vector(rows, head)
 
 
 def check_outputs(info: EmbedderInfo, outputs: Collection[Output]) -> None:
@@ -171,15 +178,21 @@ def refuse_query_options(options: EmbedderOptions | None) -> None:
 def load_embedder(settings: EmbedderSettings) -> PackedEmbedder:
     """Raises CheckpointError (the folder), SettingsError (the machine or the limits cannot give what the settings ask for)."""
     examples = [Example(one.query, one.response, one.instruction) for one in settings.examples]
-    return load_embedder_of(settings, settings.query_instruction, examples)
+    return load_embedder_of(settings, settings.query_instruction, examples, settings.token_states)
 
 
-def load_embedder_of(settings: ModelSettings, query_instruction: str | None, examples: Sequence[Example] = ()) -> PackedEmbedder:
+def load_embedder_of(
+    settings: ModelSettings, query_instruction: str | None, examples: Sequence[Example] = (), token_states: bool = False
+) -> PackedEmbedder:
     row = find_embedder(settings.like or settings.model)
     device = choose_device(settings)
     checkpoint = Checkpoint.read(locate(settings.model, settings.revision), row.max_tokens if row else None)
     tokenizer = load_tokenizer(checkpoint, limit_of(settings, checkpoint))
-    embedder_heads = _load_heads(checkpoint, row, device)
+    embedder_heads = replace(_load_heads(checkpoint, row, device), token_states=token_states)
+    if token_states and embedder_heads.multi_vector is not None:
+        raise SettingsError(
+            f"token_states is true, but {settings.model} was trained to give token vectors: leave it out", field="token_states"
+        )
     prompt = QueryPrompt.of(row, query_instruction, checkpoint.query_prompt, examples)
     if examples and not prompt.example_format:
         raise SettingsError(f"examples has {len(examples)}; {settings.model} takes none, only an instruction", field="examples")

@@ -20,7 +20,8 @@ def open_store(settings: StoreSettings) -> VectorStore:
             _require("qdrant_client", settings.kind)
             from bgeserve.stores.qdrant_server import QdrantStore, connect
 
-            return QdrantStore(connect(settings), settings.collection_prefix, settings.language)
+            prefix, language = settings.collection_prefix, settings.language
+            return QdrantStore(connect(settings), prefix, language, settings.quantization, settings.oversampling)
         case MilvusLiteSettings():
             _require("pymilvus", settings.kind)
             _require("milvus_lite", settings.kind)

@@ -13,18 +13,21 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from bgeserve.errors import StorageFull, StoreError
+from bgeserve.errors import StorageFull, StoreError, StoreInUse
 
 FORMAT = 1
 _MANIFEST = "store.json"
 _LOCK = "lock"
+_ALIASES = "aliases.json"
 
 
 class StoreFolder:
-    """An opened, locked folder. Raises StoreError: missing without `create`, not ours, of another format, owned by another process."""
+    """An opened, locked folder. Raises StoreError: missing without `create`, not ours, of another format, owned by another process
+    (StoreInUse)."""
 
     def __init__(self, path: Path, kind: str, create: bool) -> None:
         self.path = path
+        self.kind = kind
         _require_usable(path, create)
         self._lock = _lock(path)
         try:
@@ -43,8 +46,25 @@ class StoreFolder:
                 f"nothing is written while that is under min_free_bytes: {min_free_bytes}"
             )
 
+    def aliases(self) -> dict[str, str]:
+        """Which collection each alias names. Raises StoreError when that cannot be read."""
+        file = self.path / _ALIASES
+        try:
+            return dict(json.loads(file.read_text())) if file.exists() else {}
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{file} cannot be read as a store's aliases: {error!r}", field="path") from error
+
+    def keep_alias(self, alias: str, collection: str | None) -> None:
+        """Durably; None: it goes away."""
+        others = {name: named for name, named in self.aliases().items() if name != alias}
+        write_json(self.path / _ALIASES, others if collection is None else {**others, alias: collection})
+
     def close(self) -> None:
         os.close(self._lock)
+
+
+def is_store(path: Path) -> bool:
+    return (path / _MANIFEST).exists()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -90,16 +110,21 @@ def _lock(path: Path) -> int:
     except BlockingIOError as error:
         owner = os.read(descriptor, 32).decode() or "unknown"
         os.close(descriptor)
-        raise StoreError(f"store.path {path} is in use by another process (pid {owner}): a folder has one owner", field="path") from error
+        raise StoreInUse(f"store.path {path} is in use by another process (pid {owner}): a folder has one owner", field="path") from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
 
 
+def make_manifest(path: Path, kind: str) -> None:
+    """Make a folder a store, one that is told from all others."""
+    write_json(path / _MANIFEST, {"kind": kind, "format": FORMAT, "store_id": str(uuid.uuid4())})
+
+
 def _make_or_check_manifest(path: Path, kind: str) -> None:
     manifest = path / _MANIFEST
     if not manifest.exists():
-        write_json(manifest, {"kind": kind, "format": FORMAT, "store_id": str(uuid.uuid4())})
+        make_manifest(path, kind)
         sync_folder(path.parent)
         return
     try:

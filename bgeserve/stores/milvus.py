@@ -36,11 +36,13 @@ class MilvusCollections(NamedCollections[MilvusCollection]):
             if stored_as.startswith(self._prefix):
                 found = cast("dict[str, Any]", call(stored_as, self._client.describe_collection, stored_as))
                 name, schema = described(stored_as, found["description"])
-                self._require_language(name, schema)
+                self._require_same(name, schema)
                 opened[name] = MilvusCollection(self._client, self._engine, stored_as, name, schema)
         return opened
 
     def close(self) -> None:
+        for collection in self._collections.values():
+            collection.close()
         self._client.close()
 
     def _make(self, name: str, schema: CollectionSchema) -> MilvusCollection:

@@ -8,27 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import grpc
+import numpy as np
 from pymilvus import MilvusClient, MilvusException
 from pymilvus.client.types import Status
 
 from bgeserve.errors import ServiceError, Unavailable
 from bgeserve.filters import Filter
+from bgeserve.max_sim import max_sim
+from bgeserve.stores.batches import batches, token_numbers
 from bgeserve.stores.bm25 import WordSplitter
+from bgeserve.stores.exporting import embeddings_of
 from bgeserve.stores.keys import chunk_key, cursor, document_key
 from bgeserve.stores.milvus_filter import EVERYTHING, all_parts, any_of, expression
-from bgeserve.stores.milvus_rows import MAX_TERMS, STORED, chunk_of, document_id_of, engine_sparse, milvus_schema, rows_of
-from bgeserve.stores.ties import best_in_one_order
-from bgeserve.stores.validation import check_query, check_write
-from bgeserve.types import Chunk, Embeddings, Leg, Query
+from bgeserve.stores.milvus_rows import (
+    MAX_TERMS,
+    STORED,
+    chunk_of,
+    document_id_of,
+    engine_sparse,
+    milvus_schema,
+    rows_of,
+    stored_vectors,
+    tokens_of,
+)
+from bgeserve.stores.ties import best_first, best_in_one_order
+from bgeserve.stores.token_file import TokenFile
+from bgeserve.stores.validation import check_query, check_write, legs_of, token_vectors_of
+from bgeserve.types import Chunk, Embeddings, FindingLeg, Float16Array, Query
 from bgeserve.vector_store import CollectionSchema, ScoredId
 
 T = TypeVar("T")
 
-ENGINE_BATCH = 64
-"""Rows per call: far below a message's limit of 64 MB, and on Lite faster than more."""
 PAGE = 1024
 
 _FIRST_CHUNKS = "n == 0"
@@ -45,6 +59,8 @@ class Engine:
     """Whether expressions may negate."""
     timeout_s: float | None
     """Of one call. None: as long as it takes."""
+    token_folder: Path | None = None
+    """Where token vectors lie, in a file for each collection. None: in the rows."""
 
 
 class MilvusCollection:
@@ -60,30 +76,45 @@ class MilvusCollection:
         # Lite fails on reading what never had a row.
         self._has_rows = self._count(EVERYTHING) > 0
         self._most_terms = None if engine.has_not else self._measure_terms()
+        self._tokens: TokenFile | None = None
+        if engine.token_folder is not None and schema.token_dimensions is not None:
+            self._tokens = TokenFile(engine.token_folder / f"{stored_as}.token_vectors", schema.token_dimensions)
 
     @classmethod
     def create(
         cls, client: MilvusClient, engine: Engine, stored_as: str, name: str, schema: CollectionSchema, description: str
     ) -> MilvusCollection:
-        rows = milvus_schema(schema, description)
+        rows = milvus_schema(schema, description, tokens_in_rows=engine.token_folder is None)
         call(name, client.create_collection, stored_as, schema=rows, consistency_level="Session", timeout=engine.timeout_s)
         return cls(client, engine, stored_as, name, schema)
 
     def drop(self) -> None:
         self._call(self._client.drop_collection, self._stored_as)
+        if self._tokens is not None:
+            self._tokens.drop()
+
+    def close(self) -> None:
+        if self._tokens is not None:
+            self._tokens.close()
 
     def upsert(self, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
         check_write(self.schema, chunks, embeddings)
-        rows = sorted(rows_of(chunks, embeddings, self.schema, self._splitter), key=lambda row: -row["n"])
-        for some in _batches(rows):
+        rows = rows_of(chunks, embeddings, self.schema, self._splitter, tokens_in_rows=self._tokens is None)
+        hashes = {chunk_key(chunk): chunk.content_hash for chunk in chunks}
+        if self._tokens is not None and embeddings.multi_vector is not None:
+            vectors = [found.astype(np.float16) for found in embeddings.multi_vector]
+            self._tokens.put(dict(zip(hashes.items(), vectors, strict=True)))
+        numbers = {row["key"]: token_numbers(embeddings, i) for i, row in enumerate(rows)}
+        for some in batches(sorted(rows, key=lambda row: -row["n"]), lambda row: numbers[row["key"]]):
             # A row counts from before it is there: a filter that looks too far is right all the same.
             self._has_rows = True
             if self._most_terms is not None:
                 self._most_terms = max(self._most_terms, *(len(row["terms"]) for row in some))
             self._call(self._client.upsert, self._stored_as, some)
         # Chunks that longer versions of these documents had beyond the present end.
-        written = {chunk_key(chunk) for chunk in chunks}
-        self._delete(row["key"] for row in self._of_documents({chunk.document_id for chunk in chunks}, []) if row["key"] not in written)
+        self._delete(row["key"] for row in self._of_documents({chunk.document_id for chunk in chunks}, []) if row["key"] not in hashes)
+        if self._tokens is not None:
+            self._tokens.drop_other_versions(hashes.items())
 
     def delete(self, document_ids: Sequence[str]) -> int:
         found = {row["key"]: row["document"] for row in self._of_documents(document_ids, ["document"])}
@@ -99,6 +130,14 @@ class MilvusCollection:
         found = [chunk_of(row) for row in self._of_documents(document_ids, STORED)]
         return sorted(found, key=lambda chunk: (place[chunk.document_id], chunk.n))
 
+    def export(self, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]:
+        chunks = self.get(document_ids)
+        keys = list(map(chunk_key, chunks))
+        fields = [leg for leg in legs_of(self.schema) if leg in ("dense", "sparse")]
+        rows = {row["key"]: row for some in batches(keys) for row in self._page(any_of("key", some), len(some), fields)}
+        tokens = {} if self.schema.token_dimensions is None else self._token_vectors(keys)
+        return chunks, embeddings_of(self.schema, [stored_vectors(rows[key], tokens.get(key)) for key in keys])
+
     def content_hashes(self, document_ids: Sequence[str]) -> dict[str, str]:
         stored: dict[str, dict[int, str]] = {}
         for chunk in self.get(document_ids):
@@ -111,7 +150,7 @@ class MilvusCollection:
         rows = self._page(_FIRST_CHUNKS if start is None else all_parts([_FIRST_CHUNKS, f'key >= "{start}"']), limit + 1, ["record"])
         return [document_id_of(row) for row in rows[:limit]], rows[limit]["key"] if len(rows) > limit else None
 
-    def search(self, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
+    def search(self, leg: FindingLeg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
         vector = self._query_vector(leg, query)
         if not self._has_rows or vector is None:
             return []
@@ -126,14 +165,31 @@ class MilvusCollection:
 
         return best_in_one_order(best, limit)
 
+    def rescore(self, query: Query, keys: Sequence[str]) -> list[ScoredId]:
+        vectors = token_vectors_of(self.schema, query)
+        found = self._token_vectors(keys)
+        scores = max_sim(vectors, list(found.values())).tolist()
+        return best_first(map(ScoredId, found, scores))
+
     def fetch(self, keys: Sequence[str]) -> list[Chunk]:
-        found = {row["key"]: row for some in _batches(keys) for row in self._page(any_of("key", some), len(some), STORED)}
+        found = {row["key"]: row for some in batches(keys) for row in self._page(any_of("key", some), len(some), STORED)}
         return [chunk_of(found[key]) for key in keys]
 
     def count(self) -> int:
         return self._count(_FIRST_CHUNKS)
 
-    def _query_vector(self, leg: Leg, query: Query) -> Any:
+    def _token_vectors(self, keys: Sequence[str]) -> dict[str, Float16Array]:
+        """Of the chunks that are there."""
+        if self._tokens is not None:
+            return self._tokens.read(keys, self._hashes)
+        dimensions = self.schema.token_dimensions or 0
+        pages = (self._page(any_of("key", some), len(some), ["multi_vector"]) for some in batches(keys))
+        return {row["key"]: tokens_of(row, dimensions) for page in pages for row in page}
+
+    def _hashes(self, keys: Sequence[str]) -> dict[str, str]:
+        return {chunk_key(chunk): chunk.content_hash for chunk in self.fetch(keys)}
+
+    def _query_vector(self, leg: FindingLeg, query: Query) -> Any:
         """None: nothing can be found by it."""
         check_query(self.schema, leg, query)
         if leg == "dense":
@@ -170,7 +226,7 @@ class MilvusCollection:
         return low
 
     def _of_documents(self, ids: Iterable[str], fields: list[str]) -> Generator[dict[str, Any]]:
-        for some in _batches(sorted({document_key(id) for id in ids})):
+        for some in batches(sorted({document_key(id) for id in ids})):
             yield from self._rows(any_of("document", some), fields)
 
     def _rows(self, where: str, fields: list[str]) -> Generator[dict[str, Any]]:
@@ -193,8 +249,10 @@ class MilvusCollection:
         return self._call(self._client.query, self._stored_as, where, ["count(*)"])[0]["count(*)"]
 
     def _delete(self, keys: Iterable[str]) -> None:
-        for some in _batches(keys):
+        for some in batches(keys):
             self._call(self._client.delete, self._stored_as, ids=some)
+            if self._tokens is not None:
+                self._tokens.delete(some)
 
     def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return call(self._name, function, *args, timeout=self._engine.timeout_s, **kwargs)
@@ -213,9 +271,3 @@ def _is_gone(error: MilvusException | grpc.RpcError) -> bool:
     if isinstance(error, MilvusException):
         return error.code == Status.CONNECT_FAILED
     return isinstance(error, grpc.Call) and error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-
-
-def _batches(items: Iterable[T]) -> Generator[list[T]]:
-    found = list(items)
-    for start in range(0, len(found), ENGINE_BATCH):
-        yield found[start : start + ENGINE_BATCH]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import socket
 import warnings
+from dataclasses import replace
 
 import grpc
 from pymilvus import MilvusClient, MilvusException
@@ -42,7 +43,8 @@ class MilvusLiteStore(MilvusCollections):
         self._file = str(settings.path.absolute() / _FILE)
         try:
             client = _start(self._file)
-            super().__init__(client, ENGINE, _PREFIX, settings.language)
+            super().__init__(client, replace(ENGINE, token_folder=settings.path), _PREFIX, settings.language)
+            self._aliases = self._folder.aliases()
         except BaseException:
             self._stop()
             raise
@@ -58,6 +60,9 @@ class MilvusLiteStore(MilvusCollections):
         super().close()
         self._stop()
 
+    def _keep_alias(self, alias: str, collection: str | None) -> None:
+        self._folder.keep_alias(alias, collection)
+
     def _collection(self, name: str) -> MilvusCollection:
         if name in self._collections and not _answers(self._file):
             self._start_again()
@@ -66,7 +71,7 @@ class MilvusLiteStore(MilvusCollections):
     def _start_again(self) -> None:
         """What was acknowledged is in the file, and this is still its owner: a process that died need not take the replica with it."""
         log.warning("Milvus Lite has died; it is started again with what %s holds", self._file)
-        self._client.close()
+        super().close()
         _release(self._file)
         self._client = _start(self._file)
         self._collections = self._find()

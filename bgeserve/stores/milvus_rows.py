@@ -7,18 +7,21 @@ Chinese, and one way of making words gives every store the same ones.
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pymilvus import CollectionSchema as MilvusSchema
 from pymilvus import DataType, FieldSchema, Function, FunctionType
 
 from bgeserve.errors import InvalidRequest
 from bgeserve.stores.bm25 import WordSplitter
+from bgeserve.stores.exporting import StoredVectors, ascending
 from bgeserve.stores.keys import chunk_key, document_key
 from bgeserve.stores.milvus_filter import TERMS, filterable
 from bgeserve.stores.terms import TERM_LENGTH
-from bgeserve.types import Chunk, Embeddings, SparseVector, titled
+from bgeserve.types import Chunk, Embeddings, Float16Array, SparseVector, TokenVectors, titled
 from bgeserve.vector_store import CollectionSchema
 
 MAX_BYTES = 65_535
@@ -29,11 +32,16 @@ STORED = ["document", "n", "text", "record"]
 """The fields that make a chunk."""
 
 _KEY_LENGTH = 32
+_PART_BYTES = MAX_BYTES // 4 * 3
+"""Of token vectors per string: base64 makes four characters of three bytes."""
+_MAX_TOKEN_PARTS = 4096
+"""Milvus's limit of an array."""
 _NOWHERE = {2**32 - 2: 1e-30}
 """In place of an empty sparse vector, which Milvus refuses: an index that no vocabulary has, with a weight that `search` takes for none."""
 
 
-def milvus_schema(schema: CollectionSchema, description: str) -> MilvusSchema:
+def milvus_schema(schema: CollectionSchema, description: str, tokens_in_rows: bool) -> MilvusSchema:
+    """`tokens_in_rows`: whether the rows hold token vectors too, if the collection has any."""
     fields = [
         FieldSchema("key", DataType.VARCHAR, is_primary=True, max_length=_KEY_LENGTH),
         FieldSchema("document", DataType.VARCHAR, max_length=_KEY_LENGTH),
@@ -48,11 +56,16 @@ def milvus_schema(schema: CollectionSchema, description: str) -> MilvusSchema:
         fields.append(FieldSchema("dense", DataType.FLOAT_VECTOR, dim=schema.dimensions))
     if schema.has_sparse:
         fields.append(FieldSchema("sparse", DataType.SPARSE_FLOAT_VECTOR))
+    if schema.token_dimensions is not None and tokens_in_rows:
+        text, most = DataType.VARCHAR, _MAX_TOKEN_PARTS
+        fields.append(FieldSchema("multi_vector", DataType.ARRAY, element_type=text, max_capacity=most, max_length=MAX_BYTES))
     bm25 = Function("bm25", FunctionType.BM25, ["words"], ["full_text"])
     return MilvusSchema(fields, description=description, functions=[bm25], enable_dynamic_field=False)
 
 
-def rows_of(chunks: Sequence[Chunk], embeddings: Embeddings, schema: CollectionSchema, splitter: WordSplitter) -> list[dict[str, Any]]:
+def rows_of(
+    chunks: Sequence[Chunk], embeddings: Embeddings, schema: CollectionSchema, splitter: WordSplitter, tokens_in_rows: bool
+) -> list[dict[str, Any]]:
     """Raises InvalidRequest when one does not fit, naming the document."""
     rows: list[dict[str, Any]] = []
     for i, chunk in enumerate(chunks):
@@ -62,6 +75,8 @@ def rows_of(chunks: Sequence[Chunk], embeddings: Embeddings, schema: CollectionS
             row["dense"] = embeddings.dense[i]
         if schema.has_sparse and embeddings.sparse is not None:
             row["sparse"] = engine_sparse(embeddings.sparse[i]) or _NOWHERE
+        if tokens_in_rows and schema.token_dimensions is not None and embeddings.multi_vector is not None:
+            row["multi_vector"] = _engine_tokens(embeddings.multi_vector[i])
         rows.append(row)
     return rows
 
@@ -78,6 +93,26 @@ def document_id_of(row: dict[str, Any]) -> str:
 
 def engine_sparse(vector: SparseVector) -> dict[int, float]:
     return dict(zip(vector.indices.tolist(), vector.values.tolist(), strict=True))
+
+
+def stored_vectors(row: dict[str, Any], tokens: Float16Array | None) -> StoredVectors:
+    sparse: dict[int, float] | None = row.get("sparse")
+    return StoredVectors(
+        row.get("dense"),
+        None if sparse is None or sparse.keys() == _NOWHERE.keys() else ascending(list(sparse), list(sparse.values())),
+        None if tokens is None else tokens.astype(np.float32),
+    )
+
+
+def tokens_of(row: dict[str, Any], dimensions: int) -> Float16Array:
+    """[vectors, dimensions], of a row that holds them."""
+    return np.frombuffer(b"".join(map(b64decode, row["multi_vector"])), np.float16).reshape(-1, dimensions)
+
+
+def _engine_tokens(vectors: TokenVectors) -> list[str]:
+    """As text, since Milvus has neither arrays of numbers that are long enough nor, before 2.6.4, several vectors a row."""
+    content = vectors.astype(np.float16).tobytes()
+    return [b64encode(content[start : start + _PART_BYTES]).decode() for start in range(0, len(content), _PART_BYTES)]
 
 
 def _row(chunk: Chunk, splitter: WordSplitter) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
-from bgeserve.errors import InvalidRequest, NotFound, StoreError
+from bgeserve.errors import Conflict, InvalidRequest, NotFound, StoreError
 from bgeserve.filters import Filter
 from bgeserve.stores.validation import check_collection_name
-from bgeserve.types import Chunk, Embeddings, Leg, Query
+from bgeserve.types import Chunk, Embeddings, FindingLeg, Query
 from bgeserve.vector_store import CollectionSchema, ScoredId
 
 
@@ -23,9 +24,11 @@ class Collection(Protocol):
     def delete(self, document_ids: Sequence[str]) -> int: ...
     def matching(self, filter: Filter) -> list[str]: ...
     def get(self, document_ids: Sequence[str]) -> list[Chunk]: ...
+    def export(self, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]: ...
     def content_hashes(self, document_ids: Sequence[str]) -> dict[str, str]: ...
     def scroll(self, limit: int, after: str | None) -> tuple[list[str], str | None]: ...
-    def search(self, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]: ...
+    def search(self, leg: FindingLeg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]: ...
+    def rescore(self, query: Query, keys: Sequence[str]) -> list[ScoredId]: ...
     def fetch(self, keys: Sequence[str]) -> list[Chunk]: ...
     def count(self) -> int: ...
 
@@ -36,12 +39,18 @@ C = TypeVar("C", bound=Collection)
 class NamedCollections(ABC, Generic[C]):
     """Implements `VectorStore`, but for `flush` and `close`."""
 
-    def __init__(self, language: str | None) -> None:
+    def __init__(self, language: str | None, quantization: str = "none") -> None:
         self._language = language
+        self._quantization = quantization
         self._collections: dict[str, C] = {}
+        self._aliases: Mapping[str, str] = {}
 
     @abstractmethod
     def _make(self, name: str, schema: CollectionSchema) -> C: ...
+
+    @abstractmethod
+    def _keep_alias(self, alias: str, collection: str | None) -> None:
+        """Durably: what an alias names from now on; None: there is no such alias any more."""
 
     @abstractmethod
     def ensure_writable(self) -> None: ...
@@ -56,12 +65,34 @@ class NamedCollections(ABC, Generic[C]):
         check_collection_name(collection)
         if collection in self._collections:
             raise InvalidRequest(f"collection {collection!r} exists already", field="collection")
+        if collection in self._aliases:
+            raise Conflict(f"{collection!r} is an alias, of collection {self._aliases[collection]!r}", field="collection")
         self.ensure_writable()
-        self._collections[collection] = self._make(collection, schema)
+        self._collections[collection] = self._make(collection, replace(schema, quantization=self._quantization))
 
     def drop(self, collection: str) -> None:
+        if names := [alias for alias, named in self._aliases.items() if named == collection]:
+            raise Conflict(f"collection {collection!r} is what alias {names[0]!r} names: point that elsewhere first", field="collection")
         self._collection(collection).drop()
         del self._collections[collection]
+
+    def aliases(self) -> Mapping[str, str]:
+        return self._aliases
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        check_collection_name(alias, "an alias")
+        if alias in self._collections:
+            raise Conflict(f"{alias!r} is a collection: an alias needs a name of its own", field="alias")
+        self._writable(collection)
+        self._keep_alias(alias, collection)
+        # A new mapping: whoever looks from another thread sees the old one or this one.
+        self._aliases = {**self._aliases, alias: collection}
+
+    def remove_alias(self, alias: str) -> None:
+        if alias not in self._aliases:
+            raise NotFound(f"there is no alias {alias!r}", field="alias")
+        self._keep_alias(alias, None)
+        self._aliases = {name: collection for name, collection in self._aliases.items() if name != alias}
 
     def upsert(self, collection: str, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
         self._writable(collection).upsert(chunks, embeddings)
@@ -75,14 +106,20 @@ class NamedCollections(ABC, Generic[C]):
     def get(self, collection: str, document_ids: Sequence[str]) -> list[Chunk]:
         return self._collection(collection).get(document_ids)
 
+    def export(self, collection: str, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]:
+        return self._collection(collection).export(document_ids)
+
     def content_hashes(self, collection: str, document_ids: Sequence[str]) -> dict[str, str]:
         return self._collection(collection).content_hashes(document_ids)
 
     def scroll(self, collection: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
         return self._collection(collection).scroll(limit, after)
 
-    def search(self, collection: str, leg: Leg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
+    def search(self, collection: str, leg: FindingLeg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]:
         return self._collection(collection).search(leg, query, limit, filter)
+
+    def rescore(self, collection: str, query: Query, keys: Sequence[str]) -> list[ScoredId]:
+        return self._collection(collection).rescore(query, keys)
 
     def fetch(self, collection: str, keys: Sequence[str]) -> list[Chunk]:
         return self._collection(collection).fetch(keys)
@@ -90,14 +127,23 @@ class NamedCollections(ABC, Generic[C]):
     def count(self, collection: str) -> int:
         return self._collection(collection).count()
 
-    def _require_language(self, name: str, schema: CollectionSchema) -> None:
-        """Raises StoreError when a collection that was found is of another language than the settings'."""
-        if schema.language != self._language:
-            raise StoreError(
-                f"store.language is {self._language!r}, but collection {name!r} was indexed with {schema.language!r}: "
-                "set it back, or index anew",
-                field="language",
-            )
+    def copy(self, collection: str, name: str) -> str:
+        self._collection(collection)
+        raise InvalidRequest(
+            "only Qdrant Edge copies one collection: use `bge-serve export`, or the database's own backups", field="collection"
+        )
+
+    def _require_same(self, name: str, schema: CollectionSchema) -> None:
+        """Raises StoreError when a collection that was found was made with another language or quantization than the settings'."""
+        for field, wanted, found in (
+            ("language", self._language, schema.language),
+            ("quantization", self._quantization, schema.quantization),
+        ):
+            if found != wanted:
+                raise StoreError(
+                    f"store.{field} is {wanted!r}, but collection {name!r} was indexed with {found!r}: set it back, or index anew",
+                    field=field,
+                )
 
     def _collection(self, name: str) -> C:
         if name not in self._collections:

@@ -10,8 +10,9 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
+import numpy as np
 import qdrant_edge as qdrant
 
 from bgeserve.errors import ServiceError, StoreError
@@ -29,6 +30,12 @@ _INDEX_KINDS = {
     "keyword": qdrant.PayloadSchemaType.Keyword,
     "integer": qdrant.PayloadSchemaType.Integer,
     "float": qdrant.PayloadSchemaType.Float,
+}
+_QUANTIZATIONS = {
+    "none": None,
+    # Not of int8: without `optimize`, which is not called (see `max_search_threads`), the engine leaves such vectors as they are.
+    "turbo": qdrant.TurboQuantQuantizationConfig(bits=qdrant.TurboQuantBitSize.Bits8),
+    "binary": qdrant.BinaryQuantizationConfig(),
 }
 
 
@@ -93,15 +100,21 @@ class EdgeShard:
         points, following = self._call(self._shard.scroll, request)
         return [_stored(point) for point in points], None if following is None else str(following)
 
-    def nearest(self, leg: Leg, vector: Vector, limit: int, where: Condition | None) -> list[ScoredId]:
+    def nearest(self, leg: Leg, vector: Vector, limit: int, where: Condition | None, oversampling: float | None = None) -> list[ScoredId]:
+        quantization = None if oversampling is None else qdrant.QuantizationSearchParams(rescore=True, oversampling=oversampling)
         request = qdrant.QueryRequest(
             limit=limit,
             query=qdrant.Query.Nearest(_engine_vector(vector), using=leg),
             filter=_engine_filter(where),
             with_payload=False,
             with_vector=False,
+            params=None if quantization is None else qdrant.SearchParams(quantization=quantization),
         )
         return [ScoredId(str(point.id), point.score) for point in self._call(self._shard.query, request)]
+
+    def vectors(self, ids: Sequence[str], legs: Sequence[Leg]) -> Mapping[str, Mapping[Leg, Vector]]:
+        points = self._call(self._shard.retrieve, list(ids), False, list[str](legs))
+        return {str(point.id): {leg: _vector(found) for leg, found in _named(point).items()} for point in points}
 
     def retrieve(self, ids: Sequence[str]) -> list[Stored]:
         return [_stored(point) for point in self._call(self._shard.retrieve, list(ids), True, False)]
@@ -139,12 +152,30 @@ class EdgeShard:
 
 
 def _engine_config(schema: CollectionSchema) -> qdrant.EdgeConfig:
-    dense = None if schema.dimensions is None else qdrant.EdgeVectorParams(size=schema.dimensions, distance=qdrant.Distance.Cosine)
+    vectors: dict[str, qdrant.EdgeVectorParams] = {}
+    if schema.dimensions is not None:
+        quantization = _QUANTIZATIONS[schema.quantization]
+        vectors["dense"] = qdrant.EdgeVectorParams(schema.dimensions, qdrant.Distance.Cosine, quantization_config=quantization)
+    if schema.token_dimensions is not None:
+        vectors["multi_vector"] = _token_vector_params(schema.token_dimensions)
     sparse = {"full_text": qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)}
     if schema.has_sparse:
         sparse["sparse"] = qdrant.EdgeSparseVectorParams()
     # More threads were measured to make no query faster.
-    return qdrant.EdgeConfig(vectors=None if dense is None else {"dense": dense}, sparse_vectors=sparse, max_search_threads=1)
+    return qdrant.EdgeConfig(vectors=vectors or None, sparse_vectors=sparse, max_search_threads=1)
+
+
+def _token_vector_params(dimensions: int) -> qdrant.EdgeVectorParams:
+    """On disk, and without an index: they are only compared with what the other legs found. By inner product, since for cosines the engine
+    would scale them to length 1 once more, and give back others than it was given."""
+    return qdrant.EdgeVectorParams(
+        size=dimensions,
+        distance=qdrant.Distance.Dot,
+        datatype=qdrant.VectorStorageDatatype.Float16,
+        memory=qdrant.Memory.Cold,
+        multivector_config=qdrant.MultiVectorConfig(qdrant.MultiVectorComparator.MaxSim),
+        hnsw_config=qdrant.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=0),
+    )
 
 
 def _engine_point(point: Point) -> qdrant.Point:
@@ -154,6 +185,16 @@ def _engine_point(point: Point) -> qdrant.Point:
 
 def _engine_vector(vector: Vector) -> Any:
     return qdrant.SparseVector(vector.indices, vector.values) if isinstance(vector, Sparse) else vector
+
+
+def _named(point: qdrant.Record) -> dict[Leg, Any]:
+    return cast("dict[Leg, Any]", point.vector or {})
+
+
+def _vector(found: Any) -> Vector:
+    if isinstance(found, qdrant.SparseVector):
+        return Sparse(found.indices, found.values)
+    return np.array(found, np.float32) if isinstance(found[0], list) else found
 
 
 def _engine_filter(where: Condition | None) -> qdrant.Filter | None:

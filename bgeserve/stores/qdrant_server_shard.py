@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
+import numpy as np
 from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
@@ -20,6 +21,12 @@ T = TypeVar("T")
 
 FORMAT = 1
 _METADATA = "bge_serve"
+_QUANTIZATIONS = {
+    "none": None,
+    "scalar": models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)),
+    "turbo": models.TurboQuantization(turbo=models.TurboQuantQuantizationConfig(bits=models.TurboQuantBitSize.BITS8, always_ram=True)),
+    "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
+}
 
 
 class ServerShard:
@@ -34,9 +41,19 @@ class ServerShard:
         sparse = {"full_text": models.SparseVectorParams(modifier=models.Modifier.IDF)}
         if schema.has_sparse:
             sparse["sparse"] = models.SparseVectorParams()
-        dense = {} if schema.dimensions is None else {"dense": models.VectorParams(size=schema.dimensions, distance=models.Distance.COSINE)}
+        vectors: dict[str, models.VectorParams] = {}
+        if schema.dimensions is not None:
+            quantization = _QUANTIZATIONS[schema.quantization]
+            vectors["dense"] = models.VectorParams(
+                size=schema.dimensions,
+                distance=models.Distance.COSINE,
+                quantization_config=quantization,
+                on_disk=None if quantization is None else True,
+            )
+        if schema.token_dimensions is not None:
+            vectors["multi_vector"] = _token_vector_params(schema.token_dimensions)
         metadata = _metadata(schema, Lexicon())
-        call(name, client.create_collection, name, vectors_config=dense, sparse_vectors_config=sparse, metadata=metadata)
+        call(name, client.create_collection, name, vectors_config=vectors, sparse_vectors_config=sparse, metadata=metadata)
         return cls(client, name)
 
     def described(self) -> tuple[CollectionSchema, Lexicon]:
@@ -76,11 +93,20 @@ class ServerShard:
         )
         return [_stored(point) for point in points], None if following is None else str(following)
 
-    def nearest(self, leg: Leg, vector: Vector, limit: int, where: Condition | None) -> list[ScoredId]:
+    def nearest(self, leg: Leg, vector: Vector, limit: int, where: Condition | None, oversampling: float | None = None) -> list[ScoredId]:
+        quantization = None if oversampling is None else models.QuantizationSearchParams(rescore=True, oversampling=oversampling)
+        params = None if quantization is None else models.SearchParams(quantization=quantization)
         query = self._client.query_points
         asked = _vector(vector)
-        found = self._call(query, self._name, query=asked, using=leg, query_filter=_filter(where), limit=limit, with_payload=False)
+        found = self._call(
+            query, self._name, query=asked, using=leg, query_filter=_filter(where), limit=limit, with_payload=False, search_params=params
+        )
         return [ScoredId(str(point.id), point.score) for point in found.points]
+
+    def vectors(self, ids: Sequence[str], legs: Sequence[Leg]) -> Mapping[str, Mapping[Leg, Vector]]:
+        retrieve = self._client.retrieve
+        points = self._call(retrieve, self._name, list(ids), with_payload=False, with_vectors=list[str](legs)) if ids else []
+        return {str(point.id): {leg: _our_vector(found) for leg, found in _named(point).items()} for point in points}
 
     def retrieve(self, ids: Sequence[str]) -> list[Stored]:
         return [_stored(point) for point in self._call(self._client.retrieve, self._name, list(ids), with_payload=True)] if ids else []
@@ -111,6 +137,18 @@ def call(collection: str, function: Callable[P, T], *args: P.args, **kwargs: P.k
         raise ServiceError(f"collection {collection!r}: Qdrant failed: {error}") from error
 
 
+def _token_vector_params(dimensions: int) -> models.VectorParams:
+    """As in `qdrant_edge_shard.py`, with the reasons."""
+    return models.VectorParams(
+        size=dimensions,
+        distance=models.Distance.DOT,
+        datatype=models.Datatype.FLOAT16,
+        on_disk=True,
+        multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
+        hnsw_config=models.HnswConfigDiff(m=0),
+    )
+
+
 def _metadata(schema: CollectionSchema, lexicon: Lexicon) -> dict[str, Any]:
     return {_METADATA: {"format": FORMAT, "schema": asdict(schema), "lexicon": asdict(lexicon)}}
 
@@ -120,7 +158,19 @@ def _vectors(vectors: Mapping[Leg, Vector]) -> dict[str, Any]:
 
 
 def _vector(vector: Vector) -> Any:
-    return models.SparseVector(indices=vector.indices, values=vector.values) if isinstance(vector, Sparse) else vector
+    if isinstance(vector, Sparse):
+        return models.SparseVector(indices=vector.indices, values=vector.values)
+    return vector if isinstance(vector, list) else vector.tolist()
+
+
+def _named(point: models.Record) -> dict[Leg, Any]:
+    return cast("dict[Leg, Any]", point.vector or {})
+
+
+def _our_vector(found: Any) -> Vector:
+    if isinstance(found, models.SparseVector):
+        return Sparse(found.indices, found.values)
+    return np.array(found, np.float32) if isinstance(found[0], list) else found
 
 
 def _filter(where: Condition | None) -> models.Filter | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from bgeserve.types import Leg
+from bgeserve.types import Float32Array, Leg
 from bgeserve.vector_store import CollectionSchema, ScoredId
 
 Condition = Mapping[str, Any]
@@ -22,7 +22,8 @@ class Sparse(NamedTuple):
     values: list[float]
 
 
-Vector = list[float] | Sparse
+Vector = list[float] | Sparse | Float32Array
+"""Dense, sparse, or token vectors: [vectors, dimensions] of values that float16 keeps."""
 
 
 class Point(NamedTuple):
@@ -61,8 +62,12 @@ class Shard(Protocol):
         """In the order of ids, from `offset` on, and where the next page begins. `fields`: of the payload, True for all."""
         ...
 
-    def nearest(self, leg: Leg, vector: Vector, limit: int, where: Condition | None) -> list[ScoredId]:
-        """Best first; equal scores in any order."""
+    def nearest(self, leg: Leg, vector: Vector, limit: int, where: Condition | None, oversampling: float | None = None) -> list[ScoredId]:
+        """Best first; equal scores in any order. Quantized vectors find `oversampling` times as many, which the whole ones score anew."""
+        ...
+
+    def vectors(self, ids: Sequence[str], legs: Sequence[Leg]) -> Mapping[str, Mapping[Leg, Vector]]:
+        """By id; a vector that a point has not got is left out."""
         ...
 
     def retrieve(self, ids: Sequence[str]) -> list[Stored]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from bgeserve.vector_store import ScoredId
 
@@ -19,4 +19,8 @@ def best_in_one_order(search: Callable[[int], Sequence[ScoredId]], limit: int) -
         if len(found) < fetch or found[-1].score < found[limit - 1].score or fetch >= limit + MAX_TIED:
             break
         fetch = min(4 * fetch, limit + MAX_TIED)
-    return sorted(found, key=lambda hit: (-hit.score, hit.key))[:limit]
+    return best_first(found)[:limit]
+
+
+def best_first(found: Iterable[ScoredId]) -> list[ScoredId]:
+    return sorted(found, key=lambda hit: (-hit.score, hit.key))

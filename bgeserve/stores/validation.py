@@ -6,21 +6,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from bgeserve.errors import FingerprintMismatch, InvalidRequest
 from bgeserve.filters import MAX_INTEGER
-from bgeserve.strict import Name
-from bgeserve.types import Chunk, Embeddings, Float32Array, Leg, Query, SparseVector
+from bgeserve.strict import CollectionName
+from bgeserve.types import LEGS, Chunk, Embeddings, FindingLeg, Float32Array, Leg, Query, SparseVector, TokenVectors
 from bgeserve.vector_store import CollectionSchema
+
+Tokens = TypeVar("Tokens", bound=TokenVectors)
 
 MAX_CHUNKS = 2**32
 """Per document."""
 
-_collection_name = TypeAdapter[str](Name)
-"""Per document."""
+_MAX_FLOAT16 = float(np.finfo(np.float16).max)
+_collection_name = TypeAdapter[str](CollectionName)
 
 
 def check_write(schema: CollectionSchema, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
@@ -35,6 +38,8 @@ def check_write(schema: CollectionSchema, chunks: Sequence[Chunk], embeddings: E
         _check_dense(chunks, embeddings.dense, schema.dimensions)
     if schema.has_sparse:
         _check_all_sparse(chunks, embeddings.sparse)
+    if schema.token_dimensions is not None:
+        _check_all_tokens(chunks, embeddings.multi_vector, schema.token_dimensions)
 
 
 def check_fingerprint(schema: CollectionSchema, fingerprint: str) -> None:
@@ -45,10 +50,21 @@ def check_fingerprint(schema: CollectionSchema, fingerprint: str) -> None:
         )
 
 
-def check_query(schema: CollectionSchema, leg: Leg, query: Query) -> None:
-    """Raises InvalidRequest when the collection has no such leg, or the query no vector that can be compared with the collection's."""
-    if (leg == "dense" and schema.dimensions is None) or (leg == "sparse" and not schema.has_sparse):
+def legs_of(schema: CollectionSchema) -> list[Leg]:
+    """What a collection can be asked by."""
+    lacks = {"dense": schema.dimensions is None, "sparse": not schema.has_sparse, "multi_vector": schema.token_dimensions is None}
+    return [leg for leg in LEGS if not lacks.get(leg)]
+
+
+def check_leg(schema: CollectionSchema, leg: Leg) -> None:
+    """Raises InvalidRequest when the collection has no such leg."""
+    if leg not in legs_of(schema):
         raise InvalidRequest(f"the collection has no {leg} vectors", field="legs")
+
+
+def check_query(schema: CollectionSchema, leg: FindingLeg, query: Query) -> None:
+    """Raises InvalidRequest when the collection has no such leg, or the query no vector that can be compared with the collection's."""
+    check_leg(schema, leg)
     if leg == "dense":
         if query.dense is None or query.dense.shape != (schema.dimensions,):
             sent = "none" if query.dense is None else f"one of shape {query.dense.shape}"
@@ -61,13 +77,19 @@ def check_query(schema: CollectionSchema, leg: Leg, query: Query) -> None:
         _check_sparse(query.sparse, "the query")
 
 
-def check_collection_name(collection: str) -> None:
+def token_vectors_of(schema: CollectionSchema, query: Query) -> Float32Array:
+    """A query's, for the multi_vector leg. Raises InvalidRequest as `check_query` does."""
+    check_leg(schema, "multi_vector")
+    return _checked_tokens(query.multi_vector, schema.token_dimensions, "the query")
+
+
+def check_collection_name(collection: str, what: str = "a collection") -> None:
     try:
         _collection_name.validate_python(collection)
     except ValidationError as error:
         raise InvalidRequest(
-            f"a collection's name is 1 to 128 letters, digits, '.', '_' and '-', beginning with a letter or digit; not {collection!r}",
-            field="collection",
+            f"{what}'s name is 1 to 128 letters, digits, '.', '_', '@' and '-', beginning with a letter or digit; not {collection!r}",
+            field=what.split()[-1],
         ) from error
 
 
@@ -142,6 +164,25 @@ def _check_sparse(vector: SparseVector, owner: str) -> None:
         raise InvalidRequest(f"{owner}: an index stands twice in its sparse vector", field="sparse")
     if not (np.isfinite(values) & (values > 0)).all():
         raise InvalidRequest(f"{owner}: sparse weights must be finite and above 0", field="sparse")
+
+
+def _check_all_tokens(chunks: Sequence[Chunk], tokens: Sequence[TokenVectors] | None, dimensions: int) -> None:
+    if tokens is None or len(tokens) != len(chunks):
+        sent = 0 if tokens is None else len(tokens)
+        raise InvalidRequest(f"token vectors of {len(chunks)} texts are needed; there came those of {sent}", field="multi_vector")
+    for chunk, vectors in zip(chunks, tokens, strict=True):
+        _checked_tokens(vectors, dimensions, f"document {chunk.document_id!r}")
+
+
+def _checked_tokens(vectors: Tokens | None, dimensions: int | None, owner: str) -> Tokens:
+    if vectors is None or vectors.ndim != 2 or vectors.shape[1] != dimensions or not len(vectors):
+        sent = "none" if vectors is None else f"an array of shape {vectors.shape}"
+        raise InvalidRequest(
+            f"{owner}: token vectors must be at least one, of {dimensions} dimensions; there came {sent}", field="multi_vector"
+        )
+    if not (np.abs(vectors) <= _MAX_FLOAT16).all():
+        raise InvalidRequest(f"{owner}: token vectors must be finite, and float16 must hold them", field="multi_vector")
+    return vectors
 
 
 def _is_unicode(text: str) -> bool:

@@ -11,25 +11,24 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
-EXTRAS = ("--extra", "serve", "--extra", "qdrant")
-DATA_JOBS = "ray[data]==2.60.*\n"
+EXTRAS = ("--extra", "serve", "--extra", "qdrant", "--extra", "data")
 OPTIONS = ("--constraints", "constraints.txt", "--generate-hashes", "--no-annotate", "--no-header", "--quiet")
 PLATFORM = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28")
 OF_CUDA = re.compile(r"(torch|triton|cuda-.*|nvidia-.*)==")
 
 
-def lock(requirements: str, *more: str) -> list[str]:
+def lock(*source: str, requirements: str = "") -> list[str]:
     """Each requirement with its version and hashes, as uv writes it."""
-    command = ["uv", "pip", "compile", "-", *more, *OPTIONS, *PLATFORM]
+    command = ["uv", "pip", "compile", *source, *OPTIONS, *PLATFORM]
     text = subprocess.run(command, cwd=HERE.parent.parent, input=requirements, stdout=subprocess.PIPE, text=True, check=True).stdout
     return re.findall(r"^[\w.-]+==.*?(?=^[\w.-]+==|\Z)", text, re.MULTILINE | re.DOTALL)
 
 
 if __name__ == "__main__":
-    pinned = lock(DATA_JOBS, "pyproject.toml", *EXTRAS)
+    pinned = lock("pyproject.toml", *EXTRAS)
     for file, chosen in {
         "requirements.txt": [one for one in pinned if not OF_CUDA.match(one)],
         "torch-cuda.txt": [one for one in pinned if OF_CUDA.match(one)],
-        "build.txt": lock("hatchling\n"),
+        "build.txt": lock("-", requirements="hatchling\n"),
     }.items():
         (HERE / file).write_text("".join(chosen))

@@ -210,7 +210,8 @@ async def test_a_document_that_was_cut_is_named_and_stored_whole(http: httpx.Asy
 
 async def test_a_collection_tells_its_state(filled: httpx.AsyncClient) -> None:
     answer = await ask(filled, "GET", "/v1/collections/default")
-    assert answer == {"name": "default", "count": 3, "fingerprint": FINGERPRINT, "state": "ready", "legs": ["dense", "full_text"]}
+    told = {"name": "default", "count": 3, "fingerprint": FINGERPRINT, "state": "ready", "legs": ["dense", "full_text"]}
+    assert answer == {**told, "aliases": [], "warning": None}
 
 
 async def test_a_collection_is_deleted_whole(filled: httpx.AsyncClient) -> None:
@@ -325,6 +326,14 @@ async def test_every_operation_is_described(http: httpx.AsyncClient) -> None:
         ("delete", "/v1/collections/{collection}/documents"),
         ("get", "/v1/collections/{collection}"),
         ("delete", "/v1/collections/{collection}"),
+        ("put", "/v1/collections/{collection}"),
+        ("get", "/v1/collections"),
+        ("get", "/v1/collections/{collection}/chunks"),
+        ("put", "/v1/collections/{collection}/chunks"),
+        ("post", "/v1/collections/{collection}/copies"),
+        ("get", "/v1/aliases"),
+        ("put", "/v1/aliases/{alias}"),
+        ("delete", "/v1/aliases/{alias}"),
         ("get", "/healthz"),
         ("get", "/readyz"),
     }

@@ -9,10 +9,10 @@ import pytest
 
 from bgeserve.caller import A_JOB, Caller
 from bgeserve.deadline import Deadline
-from bgeserve.errors import FingerprintMismatch
+from bgeserve.errors import FingerprintMismatch, Unavailable
 from bgeserve.types import Chunking, Embeddings, ModelInfo, Scores
 from deployments import handles
-from deployments.handles import CALLS_PER_REPLICA, RemoteEmbedder, RemoteReranker
+from deployments.handles import CALLS_PER_REPLICA, RemoteEmbedder, RemoteReranker, RemoteRetriever
 from tests.deployments.fakes import AsyncHandle, FakeHandle
 
 
@@ -120,3 +120,35 @@ async def test_what_is_remembered_of_a_model_is_forgotten_when_another_answers()
     assert (await embedder.info()).fingerprint == "a"
     await embedder.encode(["x"])
     assert (await embedder.info()).fingerprint == "b"
+
+
+class TestAnOwnerThatDoesNotAnswer:
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(handles, "OWNER_WAIT_S", 0.01)
+
+    async def test_is_waited_for_while_one_runs(self) -> None:
+        answer = asyncio.Event()
+        asked: list[bool] = []
+
+        async def is_owned() -> bool:
+            asked.append(True)
+            if len(asked) == 3:
+                answer.set()
+            return True
+
+        handle = FakeHandle([answer])
+        await RemoteRetriever(cast("Any", handle), is_owned).collections()
+        assert len(asked) == 3
+        assert not handle.responses[0].was_cancelled
+
+    async def test_is_unavailable_where_none_runs_and_what_was_sent_is_called_off(self) -> None:
+        async def is_owned() -> bool:
+            return False
+
+        handle = FakeHandle([asyncio.Event()])
+        with pytest.raises(Unavailable, match="no other has taken over yet") as caught:
+            await RemoteRetriever(cast("Any", handle), is_owned).delete("default", ["a"])
+        assert caught.value.retry_after_s == handles.OWNER_RETRY_S
+        await asyncio.sleep(0)
+        assert handle.responses[0].was_cancelled

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bgeserve.errors import InvalidRequest
+from bgeserve.errors import InvalidRequest, SettingsError
 from bgeserve.models.embedder import PackedEmbedder, Row, load_embedder
 from bgeserve.settings import EmbedderSettings
 from bgeserve.types import OUTPUTS, Output
@@ -65,6 +65,24 @@ def test_an_output_that_the_model_lacks_is_refused(bert: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"outputs has \['sparse'\]; .* has \['dense'\]") as refused:
         model.forward(model.tokenize(["text"]), [["dense", "sparse"]])
     assert refused.value.field == "outputs"
+
+
+def test_token_states_stand_in_for_a_multi_vector_head(bert: Path, bge_m3: Path) -> None:
+    model = load_embedder(EmbedderSettings(model=str(bert), dtype="float32", token_states=True))
+    assert model.info.outputs == ("dense", "multi_vector")
+    assert model.info.fingerprint == load_embedder(EmbedderSettings(model=str(bert), dtype="float32")).info.fingerprint
+    sequences = model.tokenize(TEXTS)
+    rows = model.forward(sequences, [["dense", "multi_vector"]] * len(TEXTS))
+    # What `scoring: late_interaction` compares.
+    for sequence, row, expected in zip(sequences, rows, model.token_vectors(sequences), strict=True):
+        assert row.multi_vector is not None
+        assert row.multi_vector.shape == (sequence.cost, model.info.dimensions)
+        np.testing.assert_allclose(row.multi_vector, expected.numpy(), atol=1e-5)
+        assert np.linalg.norm(row.multi_vector, axis=1) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(SettingsError, match="was trained to give token vectors"):
+        load_embedder(EmbedderSettings(model=str(bge_m3), token_states=True))
+    with pytest.raises(ValueError, match="engine: flagembedding"):
+        EmbedderSettings(model=str(bert), token_states=True, engine="flagembedding")
 
 
 def test_threads_that_share_the_weights_get_what_one_thread_gets(model: PackedEmbedder) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +26,21 @@ class Cluster:
     environment: dict[str, str]
     """For programs that are to find it."""
     dashboard: str
+    client: str
+    """Address for programs outside the cluster (Ray Client)."""
     folder: Path
     temp: Path
 
     def deploy_quickstart(self) -> str:
         """Deploys it with `serve deploy`, waits until it is ready, and answers its URL."""
+        return self.deploy(QUICKSTART.name, QUICKSTART.read_text())
+
+    def deploy(self, name: str, config: str) -> str:
+        """Likewise, any config whose port is 8000."""
         port = free_port()
-        config = self.folder / QUICKSTART.name
-        config.write_text(QUICKSTART.read_text().replace("port: 8000", f"port: {port}"))
-        deployed = self.run(BIN / "serve", "deploy", str(config), "--address", self.dashboard)
+        path = self.folder / name
+        path.write_text(config.replace("port: 8000", f"port: {port}"))
+        deployed = self.run(BIN / "serve", "deploy", str(path), "--address", self.dashboard)
         assert deployed.returncode == 0, deployed.stderr
         url = f"http://127.0.0.1:{port}"
         _wait_for(f"{url}/readyz")
@@ -53,8 +61,8 @@ class Cluster:
         shutil.rmtree(self.temp, ignore_errors=True)
 
 
-def start(folder: Path, *, gpus: int) -> Cluster:
-    """The GPUs are numbers in Ray's books: there need not be any."""
+def start(folder: Path, *, gpus: int, resources: Mapping[str, float] | None = None) -> Cluster:
+    """The GPUs and resources are numbers in Ray's books: there need not be any."""
     token, temp = folder / "token", session.new_folder()
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -63,15 +71,32 @@ def start(folder: Path, *, gpus: int) -> Cluster:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "BGE_SERVE_DATA": str(folder / "data"),
+        # On a busy machine a client's own server needs longer to start than Ray's 30 s.
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": str(START_S),
     }
-    ports = {"port": free_port(), "dashboard-port": free_port(), "dashboard-agent-listen-port": free_port()}
-    options = {**ports, "num-gpus": gpus, "object-store-memory": 128 * 2**20, "temp-dir": temp}
-    command = [BIN / "ray", "start", "--head", "--block", *(f"--{name}={value}" for name, value in options.items())]
-    with (folder / "ray.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
+    options = [f"--{name}={value}" for name, value in {**ports, "num-gpus": gpus, "temp-dir": temp}.items()]
+    process = _start_node(folder, environment, "--head", *options, resources=resources)
     dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
     _wait_for(f"{dashboard}/api/version")
-    return Cluster(process, environment | {"RAY_ADDRESS": f"127.0.0.1:{ports['port']}"}, dashboard, folder, temp)
+    client = f"ray://127.0.0.1:{ports['ray-client-server-port']}"
+    return Cluster(process, environment | {"RAY_ADDRESS": f"127.0.0.1:{ports['port']}"}, dashboard, client, folder, temp)
+
+
+def join(cluster: Cluster, folder: Path, resources: Mapping[str, float]) -> subprocess.Popen[bytes]:
+    """Another node, with a data directory of its own, in a session of its own."""
+    environment = {name: value for name, value in cluster.environment.items() if name != "RAY_ADDRESS"}
+    environment["BGE_SERVE_DATA"] = str(folder / "data")
+    return _start_node(folder, environment, f"--address={cluster.environment['RAY_ADDRESS']}", resources=resources)
+
+
+def _start_node(
+    folder: Path, environment: Mapping[str, str], *options: str, resources: Mapping[str, float] | None
+) -> subprocess.Popen[bytes]:
+    common = [f"--dashboard-agent-listen-port={free_port()}", f"--object-store-memory={128 * 2**20}"]
+    command = [BIN / "ray", "start", "--block", *options, *common, f"--resources={json.dumps(resources or {})}"]
+    with (folder / "ray.log").open("w") as log:
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
 def _wait_for(url: str) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -66,6 +68,21 @@ def test_up_beside_it_leaves_it_alone(url: str, tmp_path: Path, bring_up: BringU
     assert httpx.get(f"{url}/readyz").status_code == 200
     answer = httpx.post(f"{url}/v1/encode", json={"input": "still there"}, timeout=60)
     assert answer.status_code == 200
+
+
+def test_a_data_job_runs_from_a_ray_client_and_as_a_submitted_job(url: str, running_ray: Cluster, tmp_path: Path) -> None:
+    """A second run finds everything stored: both put the same documents into the same service."""
+    source = tmp_path / "corpus.parquet"
+    pq.write_table(pa.table({"id": [f"d{n}" for n in range(100)], "text": [f"text number {n}" for n in range(100)]}), source)
+    index = (BIN / "bge-serve", "index", str(source), "--collection", "jobs", "--json")
+    outside = running_ray.run(*index, "--ray-address", running_ray.client)
+    assert outside.returncode == 0, outside.stderr
+    done = json.loads(outside.stdout)
+    assert (done["upserted"], done["unchanged"], done["rejected"]) == (100, 0, 0)
+    submitted = running_ray.run(BIN / "ray", "job", "submit", "--address", running_ray.dashboard, "--", *index)
+    assert submitted.returncode == 0, submitted.stderr
+    assert '"upserted": 0, "unchanged": 100' in submitted.stdout
+    assert httpx.get(f"{url}/v1/collections/jobs", timeout=60).json()["count"] == 100
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here a replica on CUDA starts")

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bgeserve.types import Chunk, Embeddings, Query, SparseVector
+from bgeserve.types import Chunk, Embeddings, Float32Array, Query, SparseVector
 from bgeserve.vector_store import CollectionSchema
 
 DIMENSIONS = 8
 FINGERPRINT = "tiny@1"
-SCHEMA = CollectionSchema(fingerprint=FINGERPRINT, dimensions=DIMENSIONS, has_sparse=True, language="english")
+TOKEN_DIMENSIONS = 4
+SCHEMA = CollectionSchema(FINGERPRINT, DIMENSIONS, has_sparse=True, language="english", token_dimensions=TOKEN_DIMENSIONS)
 
 
 def chunk(id: str, text: str = "some text", metadata: Mapping[str, Any] | None = None, n: int = 0) -> Chunk:
@@ -33,21 +34,31 @@ def embed(chunks: Sequence[Chunk], fingerprint: str = FINGERPRINT) -> Embeddings
         truncated=[False] * len(chunks),
         dense=np.stack([dense(c.text) for c in chunks]) if chunks else np.zeros((0, DIMENSIONS), np.float32),
         sparse=[sparse(c.text) for c in chunks],
+        multi_vector=[tokens(c.text) for c in chunks],
     )
 
 
 def query(text: str) -> Query:
-    return Query(text, dense=dense(text), sparse=sparse(text))
+    return Query(text, dense=dense(text), sparse=sparse(text), multi_vector=tokens(text))
 
 
-def dense(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    vector = np.random.default_rng(_seed(text)).standard_normal(DIMENSIONS).astype(np.float32)
-    return vector / np.linalg.norm(vector)
+def dense(text: str) -> Float32Array:
+    return _unit_vector(text, DIMENSIONS)
+
+
+def tokens(text: str) -> Float32Array:
+    """One vector a word, and one for the beginning, as of every text."""
+    return np.stack([_unit_vector(word, TOKEN_DIMENSIONS) for word in ("", *text.split())])
 
 
 def sparse(text: str) -> SparseVector:
     indices = np.unique([_seed(word) for word in text.split()]).astype(np.uint32)
     return SparseVector(indices, (indices % 7 + 1).astype(np.float32) / 4)
+
+
+def _unit_vector(text: str, dimensions: int) -> Float32Array:
+    vector = np.random.default_rng(_seed(text)).standard_normal(dimensions).astype(np.float32)
+    return vector / np.linalg.norm(vector)
 
 
 def _seed(text: str) -> int:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bgeserve.errors import FingerprintMismatch, InvalidRequest, NotFound
+from bgeserve.errors import Conflict, FingerprintMismatch, InvalidRequest, NotFound
 from bgeserve.filters import Equals
-from bgeserve.types import LEGS, Chunk, Embeddings, Query, SparseVector
+from bgeserve.types import FINDING_LEGS, Chunk, Embeddings, Float32Array, Query, SparseVector
 from bgeserve.vector_store import CollectionSchema, VectorStore
 from tests.stores.conftest import Opener
-from tests.stores.samples import DIMENSIONS, SCHEMA, chunk, dense, embed, pieces_of, query, sparse
+from tests.stores.samples import DIMENSIONS, SCHEMA, TOKEN_DIMENSIONS, chunk, dense, embed, pieces_of, query, sparse, tokens
 
 WORDS = ["amber", "basalt", "cedar", "delta", "ember", "fjord", "granite", "harbor", "iris", "juniper"]
 
@@ -151,7 +151,7 @@ def test_texts_and_queries_without_words_are_stored_and_find_nothing(store: Vect
     assert set(found(store, "dense", query("amber"))) == {"a", "blank"}
 
 
-@pytest.mark.parametrize("leg", LEGS)
+@pytest.mark.parametrize("leg", FINDING_LEGS)
 def test_equal_scores_keep_one_order(opener: Opener, leg: Any) -> None:
     store = opener()
     store.create("docs", SCHEMA)
@@ -222,6 +222,15 @@ def spoil_sparse(indices: Sequence[int], values: Sequence[float], dtype: Any = n
     return spoil
 
 
+def spoil_tokens(vectors: Float32Array) -> Spoil:
+    def spoil(chunks: list[Chunk], embeddings: Embeddings) -> tuple[Sequence[Chunk], Embeddings]:
+        found = list(embeddings.multi_vector or ())
+        found[MIDDLE] = vectors
+        return chunks, replace(embeddings, multi_vector=found)
+
+    return spoil
+
+
 BAD_WRITES: dict[str, Spoil] = {
     "no id": spoil_chunk(document_id=""),
     "surrogate in the id": spoil_chunk(document_id="\ud800"),
@@ -253,6 +262,13 @@ BAD_WRITES: dict[str, Spoil] = {
     "sparse negative": spoil_sparse([3, 4], [1, -1]),
     "sparse lengths": spoil_sparse([3, 4], [1]),
     "sparse signed": spoil_sparse([3, -4], [1, 1], np.int64),
+    "no token vectors": lambda chunks, embeddings: (chunks, replace(embeddings, multi_vector=None)),
+    "token vectors of a text too few": lambda chunks, embeddings: (chunks, replace(embeddings, multi_vector=[tokens("x")] * 99)),
+    "a text without token vectors": spoil_tokens(np.zeros((0, TOKEN_DIMENSIONS), np.float32)),
+    "token dimensions": spoil_tokens(np.ones((2, TOKEN_DIMENSIONS + 1), np.float32)),
+    "one token vector, flat": spoil_tokens(np.ones(TOKEN_DIMENSIONS, np.float32)),
+    "NaN token vector": spoil_tokens(np.full((2, TOKEN_DIMENSIONS), np.nan, np.float32)),
+    "token vector beyond float16": spoil_tokens(np.full((2, TOKEN_DIMENSIONS), 65_520, np.float32)),
 }
 
 
@@ -290,6 +306,22 @@ def test_a_dense_query_that_cannot_be_compared_is_refused(store: VectorStore, ve
     assert refused.value.field == "dense"
 
 
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        None,
+        np.zeros((0, TOKEN_DIMENSIONS), np.float32),
+        np.ones(TOKEN_DIMENSIONS, np.float32),
+        np.ones((2, TOKEN_DIMENSIONS - 1), np.float32),
+        np.full((2, TOKEN_DIMENSIONS), np.inf, np.float32),
+    ],
+)
+def test_token_vectors_of_a_query_that_cannot_be_compared_are_refused(store: VectorStore, vectors: Any) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        store.rescore("docs", Query("x", multi_vector=vectors), [])
+    assert refused.value.field == "multi_vector"
+
+
 def test_a_leg_that_the_collection_lacks_is_refused(store: VectorStore) -> None:
     store.create("lexical", CollectionSchema(SCHEMA.fingerprint, None, False, "english"))
     chunks = [chunk("a", "amber")]
@@ -297,10 +329,16 @@ def test_a_leg_that_the_collection_lacks_is_refused(store: VectorStore) -> None:
     for leg in ("dense", "sparse"):
         with pytest.raises(InvalidRequest, match=leg):
             store.search("lexical", leg, query("amber"), 10, None)
+    with pytest.raises(InvalidRequest, match="multi_vector") as refused:
+        store.rescore("lexical", query("amber"), [])
+    assert refused.value.field == "legs"
+    exported = store.export("lexical", ["a"])
+    assert exported[0] == chunks
+    assert exported[1].dense is exported[1].sparse is exported[1].multi_vector is None
     assert len(store.search("lexical", "full_text", query("amber"), 10, None)) == 1
 
 
-@pytest.mark.parametrize("name", ["", "../escape", "a/b", ".hidden", "-x", "a\n", "ä", "a" * 129, "a b", "\x00"])
+@pytest.mark.parametrize("name", ["", "../escape", "a/b", ".hidden", "-x", "a\n", "ä", "a" * 129, "a b", "@a", "\x00"])
 def test_a_name_that_is_none_is_refused(store: VectorStore, name: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         store.create(name, SCHEMA)
@@ -322,6 +360,53 @@ def test_collections_are_apart(store: VectorStore, opener: Opener) -> None:
     assert store.count("other") == 0
 
 
+class TestAliases:
+    def test_an_alias_is_pointed_elsewhere_and_is_there_after_reopening(self, opener: Opener) -> None:
+        store = opener()
+        for name in ("docs@1", "docs@2"):
+            store.create(name, SCHEMA)
+        assert store.aliases() == {}
+        for alias, collection in (("docs", "docs@1"), ("a.b-c_d@e", "docs@1"), ("docs", "docs@2"), ("gone", "docs@1")):
+            store.set_alias(alias, collection)
+        store.remove_alias("gone")
+        pointed = {"docs": "docs@2", "a.b-c_d@e": "docs@1"}
+        assert store.aliases() == pointed
+        store.close()
+        store = opener()
+        assert store.aliases() == pointed
+        assert store.collections() == ["docs@1", "docs@2"]
+        store.close()
+
+    def test_a_name_is_an_alias_or_a_collection(self, store: VectorStore) -> None:
+        store.create("more", SCHEMA)
+        store.set_alias("latest", "docs")
+        with pytest.raises(Conflict, match="'more' is a collection"):
+            store.set_alias("more", "docs")
+        with pytest.raises(Conflict, match="'latest' is an alias, of collection 'docs'"):
+            store.create("latest", SCHEMA)
+        assert (store.aliases(), store.collections()) == ({"latest": "docs"}, ["docs", "more"])
+
+    def test_a_collection_that_an_alias_names_is_not_dropped(self, store: VectorStore) -> None:
+        store.set_alias("latest", "docs")
+        with pytest.raises(Conflict, match=r"'docs'.*'latest'"):
+            store.drop("docs")
+        store.remove_alias("latest")
+        store.drop("docs")
+        assert (store.aliases(), store.collections()) == ({}, [])
+
+    def test_what_is_not_there_is_named(self, store: VectorStore) -> None:
+        with pytest.raises(NotFound, match="'none'"):
+            store.set_alias("latest", "none")
+        with pytest.raises(NotFound, match="'none'"):
+            store.remove_alias("none")
+        store.set_alias("latest", "docs")
+        with pytest.raises(NotFound, match="'latest'"):
+            store.set_alias("newest", "latest")
+        with pytest.raises(InvalidRequest, match="an alias's name") as refused:
+            store.set_alias("../x", "docs")
+        assert (refused.value.field, store.aliases()) == ("alias", {"latest": "docs"})
+
+
 CALLS: dict[str, Callable[[VectorStore], object]] = {
     "drop": lambda s: s.drop("none"),
     "upsert": lambda s: s.upsert("none", [chunk("a")], embed([chunk("a")])),
@@ -331,6 +416,8 @@ CALLS: dict[str, Callable[[VectorStore], object]] = {
     "content_hashes": lambda s: s.content_hashes("none", ["a"]),
     "scroll": lambda s: s.scroll("none", 1, None),
     "search": lambda s: s.search("none", "dense", query("a"), 1, None),
+    "rescore": lambda s: s.rescore("none", query("a"), []),
+    "export": lambda s: s.export("none", ["a"]),
     "fetch": lambda s: s.fetch("none", []),
     "count": lambda s: s.count("none"),
 }

@@ -11,7 +11,7 @@ import pytest
 
 from tests.stores import writer
 from tests.stores.conftest import needs
-from tests.stores.disks import cut_power, ext4, restore_power
+from tests.stores.disks import ext4
 
 
 @pytest.fixture(params=writer.KINDS)
@@ -37,9 +37,9 @@ async def test_an_owner_that_is_killed_again_and_again_loses_nothing(tmp_path: P
 @pytest.mark.parametrize("acknowledged", [1, 200])
 async def test_a_power_cut_loses_nothing_acknowledged(tmp_path: Path, kind: str, acknowledged: int) -> None:
     with ext4(tmp_path, size_mib=256) as disk:
-        lines = _write_until(kind, disk / "store", acknowledged, then=lambda: cut_power(disk))
-        restore_power(disk)
-        assert await writer.check(kind, disk / "store", lines) >= acknowledged
+        lines = _write_until(kind, disk.path / "store", acknowledged, then=disk.cut_power)
+        disk.restore_power()
+        assert await writer.check(kind, disk.path / "store", lines) >= acknowledged
 
 
 def _write_until(kind: str, path: Path, acknowledged: int, then: Callable[[], None]) -> list[str]:

@@ -21,7 +21,7 @@ if find_spec("milvus_lite") is None:
 
 from bgeserve.stores.milvus_filter import expression
 from bgeserve.stores.milvus_lite import MilvusLiteStore
-from bgeserve.stores.milvus_names import stored_name
+from bgeserve.stores.milvus_names import MAX_NAME, alias_of, stored_alias, stored_name
 
 
 @pytest.fixture
@@ -124,6 +124,19 @@ def test_names_are_milvus_identifiers_and_never_meet() -> None:
     stored = [stored_name("bge_serve_", name) for name in names]
     assert len(set(stored)) == len(names)
     assert all(name.isidentifier() and len(name) <= 255 for name in stored)
+
+
+@pytest.mark.parametrize("alias", ["docs", "docs@2", "a.b", "a-b", "a_b", "a_2db", "A_b", "9"])
+def test_an_alias_is_a_milvus_identifier_that_says_its_name(alias: str) -> None:
+    stored_as = stored_alias("bge_serve_", alias)
+    assert stored_as.isidentifier()
+    assert alias_of("bge_serve_", stored_as) == alias
+
+
+def test_an_alias_that_is_too_long_for_milvus_is_refused() -> None:
+    assert len(stored_alias("bge_serve_", "a" * 128)) < MAX_NAME
+    with pytest.raises(InvalidRequest, match="394 characters in Milvus; the limit is 255"):
+        stored_alias("bge_serve_", "." * 128)
 
 
 def test_a_server_that_is_not_there_is_named() -> None:

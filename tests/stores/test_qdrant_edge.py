@@ -17,7 +17,7 @@ from bgeserve.store_settings import QdrantEdgeSettings
 from bgeserve.stores.bm25 import mean_tokens
 from bgeserve.stores.qdrant_collection import STEADY_CHUNKS
 from bgeserve.stores.qdrant_edge import QdrantEdgeStore
-from tests.stores.disks import ext4
+from tests.stores.disks import ext4, fill
 from tests.stores.samples import SCHEMA, chunk, embed, query
 
 
@@ -200,11 +200,13 @@ class TestFullDisk:
         """In a process of its own: without the reserve the kernel would end it with SIGBUS."""
         code = "import sys; from pathlib import Path; from tests.stores.test_qdrant_edge import fill_up; fill_up(Path(sys.argv[1]))"
         with ext4(tmp_path, size_mib=128) as disk:
-            path = disk / "store"
+            path = disk.path / "store"
             done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=300, check=False)
             assert done.returncode == 0, done
             written = int(done.stdout)
             assert written > 100
+            # Whoever comes next reads it even where somebody else has taken the reserve.
+            fill(disk.path / "the rest")
             store = open_(path)
             assert store.count("docs") == written
             assert [c.text for c in store.get("docs", [f"d{written - 1}"])] == [_long_text(written - 1)]
