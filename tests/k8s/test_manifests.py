@@ -213,9 +213,19 @@ def test_a_drain_leaves_a_pod_of_each_kind_and_moves_the_head_only_where_redis_r
 
 
 def test_the_job_runs_beside_the_front_of_a_cluster_that_is_named_when_it_starts() -> None:
-    job = next(document for document in documents("jobs") if document["kind"] == "RayJob")
-    assert job["spec"]["clusterSelector"] == {"ray.io/cluster": "CLUSTER"}
-    assert yaml.safe_load(job["spec"]["entrypointResources"]) == {"front": 0.01}
+    spec = next(document for document in documents("jobs") if document["kind"] == "RayJob")["spec"]
+    assert spec["clusterSelector"] == {"ray.io/cluster": "CLUSTER"}
+    assert yaml.safe_load(spec["entrypointResources"]) == {"front": 0.01}
+    # What the operator refuses in a job that does not own its cluster.
+    assert not {"ttlSecondsAfterFinished", "backoffLimit", "suspend"} & spec.keys()
+
+
+def test_what_no_schema_says_and_the_operator_refuses(name: str) -> None:
+    cluster = rayservice(name)["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert not (group["rayStartParams"] and group.get("resources")), "a group's resources stand in one place"
+        assert "restartPolicy" not in group["template"]["spec"], "the autoscaler's second version sets it"
+        assert group.get("minReplicas", 1) <= group.get("maxReplicas", 1)
 
 
 def test_load_balancers_ask_for_readiness_at_the_service_that_kuberay_makes() -> None:
