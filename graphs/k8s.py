@@ -1,6 +1,6 @@
 """`bge-serve k8s render CONFIG`: one product YAML to the manifests that follow from it.
 
-Knows which file holds what, and how YAML is laid out. What does not depend on a config lies in k8s/ as it is.
+Knows which file holds what. What does not depend on a config lies in k8s/ as it is.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from bgeserve.cli.k8s import HARDWARE, add_arguments
 from bgeserve.errors import SettingsError
 from graphs.k8s_config import Tree, applications, load, on_hardware
-from graphs.k8s_rayservice import Literal, rayservice
+from graphs.k8s_rayservice import rayservice
 from graphs.k8s_weights import job
+from graphs.k8s_yaml import to_yaml
 
 GROUPS = "/spec/rayClusterConfig/workerGroupSpecs"
 
@@ -66,10 +64,6 @@ def patch(base: Tree, wanted: Tree) -> list[Tree]:
     return operations
 
 
-def to_yaml(what: object) -> str:
-    return yaml.dump(what, Dumper=_Dumper, sort_keys=False, width=140)
-
-
 def _write(folder: Path, made: Mapping[str, str]) -> None:
     """Raises SettingsError where the folder is no copy of k8s/."""
     if missing := [path for path in made if not (folder / path).parent.is_dir()]:
@@ -78,19 +72,6 @@ def _write(folder: Path, made: Mapping[str, str]) -> None:
         (folder / path).write_text(text)
         print(folder / path)
 
-
-class _Dumper(yaml.SafeDumper):
-    """Repeats what is the same, since a patch by path changes one place alone, and shows a text within the YAML line by line."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _as_block(dumper: yaml.SafeDumper, text: Literal) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|")
-
-
-_Dumper.add_representer(Literal, _as_block)
 
 if __name__ == "__main__":
     sys.exit(main())

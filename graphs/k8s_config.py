@@ -36,8 +36,6 @@ OF_A_GPU = ("device", "dtype", "max_batch_tokens", "workers", "reserved_workers"
 class Application:
     name: str
     settings: Settings
-    tree: Tree
-    """As it stands in the config."""
 
     @property
     def models(self) -> Iterator[tuple[str, ModelSettings]]:
@@ -75,7 +73,7 @@ def applications(config: Tree) -> list[Application]:
     for tree in config["applications"]:
         if tree["import_path"] not in GRAPHS:
             raise SettingsError(f"{tree['name']}: import_path is {tree['import_path']}; known are {', '.join(GRAPHS)}")
-        found.append(Application(tree["name"], GRAPHS[tree["import_path"]].model_validate(tree.get("args", {})), tree))
+        found.append(Application(tree["name"], GRAPHS[tree["import_path"]].model_validate(tree.get("args", {}))))
     return found
 
 

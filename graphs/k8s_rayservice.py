@@ -9,15 +9,16 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
-import yaml
+import ray
 
 from bgeserve.store_settings import RemoteStoreSettings
 from graphs import k8s_pods, k8s_sizing
 from graphs.k8s_config import Application, Tree, applications
 from graphs.k8s_sizing import Pods
+from graphs.k8s_yaml import Literal, to_yaml
 
 NAME = "bge-serve"
-HEAD = Pods(cpus=2, memory_gib=4, least=1, most=1)
+HEAD = Pods(cpus=2, memory_gib=k8s_sizing.RAY_GIB, least=1, most=1)
 GPU_NODES = "nvidia.com/gpu.present"
 """The label that NVIDIA's device plugin puts on them."""
 OFF_GPU_NODES: Tree = {
@@ -41,9 +42,9 @@ def rayservice(config: Tree, image: str) -> Tree:
         "spec": {
             # It carries no replicas, and so no traffic.
             "excludeHeadPodFromServeSvc": True,
-            "serveConfigV2": Literal(yaml.safe_dump(serve_config(config, found), sort_keys=False, width=140)),
+            "serveConfigV2": Literal(to_yaml(serve_config(config, found))),
             "rayClusterConfig": {
-                "rayVersion": "2.60.0",
+                "rayVersion": ray.__version__,
                 "authOptions": {"mode": "token"},
                 "enableInTreeAutoscaling": True,
                 "autoscalerOptions": {
@@ -122,7 +123,3 @@ def _store_secrets(found: Sequence[Application]) -> Iterator[Tree]:
 
 def _variables(store: RemoteStoreSettings) -> Iterator[str]:
     yield from (value for field, value in store if field.endswith("_env") and value)
-
-
-class Literal(str):
-    """Text that YAML shows line by line."""

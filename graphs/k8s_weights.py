@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from graphs import k8s_pods
 from graphs.k8s_config import Application, Tree
-from graphs.k8s_rayservice import Literal
+from graphs.k8s_yaml import Literal
 
 NAME = "bge-models"
 FETCH = """\

@@ -112,6 +112,18 @@ def test_secrets_are_references_to_where_they_are_needed(name: str) -> None:
     assert not [document for document in documents(name) if document["kind"] == "Secret"]
 
 
+def test_the_config_finds_the_qdrant_that_the_overlay_brings_and_has_its_key() -> None:
+    made = {document["kind"]: document for document in documents("gpu")}
+    store = yaml.safe_load(made["RayService"]["spec"]["serveConfigV2"])["applications"][0]["args"]["store"]
+    service = made["Service"]
+    ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
+    assert store["url"] == f"http://{service['metadata']['name']}:{ports['http']}"
+    assert (
+        env(ray_pods("gpu")["front"])[store["api_key_env"]]
+        == env(made["StatefulSet"]["spec"]["template"]["spec"])["QDRANT__SERVICE__API_KEY"]
+    )
+
+
 def test_every_replica_has_its_group_and_no_other(name: str) -> None:
     spec = rayservice(name)["spec"]
     _, demands = parse(yaml.safe_load(spec["serveConfigV2"]))

@@ -23,6 +23,7 @@ with warnings.catch_warnings(action="ignore"):  # Ray's, about its own code
     from graphs import k8s, k8s_config
     from graphs.k8s_rayservice import rayservice as render
     from graphs.k8s_weights import job
+    from graphs.k8s_yaml import to_yaml
 
 CONFIGS = ROOT / "configs"
 COMMITTED = CONFIGS / "m3-cluster.yaml"
@@ -59,20 +60,20 @@ def test_what_is_committed_is_what_it_writes() -> None:
 @pytest.mark.parametrize("hardware", HARDWARE)
 def test_a_patched_base_is_what_the_config_would_be_on_that_hardware(hardware: str) -> None:
     wanted = render(k8s_config.on_hardware(k8s_config.load(COMMITTED), hardware), IMAGE)
-    assert rayservice(hardware) == yaml.safe_load(k8s.to_yaml(wanted))
+    assert rayservice(hardware) == yaml.safe_load(to_yaml(wanted))
 
 
 @pytest.mark.parametrize("name", ["embed-only", "rerank-only"])
 def test_graphs_without_a_store_are_rendered_too(name: str) -> None:
     made = render(k8s_config.load(CONFIGS / f"{name}.yaml"), IMAGE)
-    assert problems(yaml.safe_load(k8s.to_yaml(made))) == []
+    assert problems(yaml.safe_load(to_yaml(made))) == []
     assert [(group, one["minReplicas"], one["maxReplicas"]) for group, one in groups(made).items()] == [("front", 1, 1), ("gpu", 1, 4)]
     assert [override["name"] for override in served(made)["deployments"]] == ["ingress"]
 
 
 def test_pods_fit_the_models_that_share_them(rerankers: Tree) -> None:
     made = render(rerankers, IMAGE)
-    assert problems(yaml.safe_load(k8s.to_yaml(made))) == []
+    assert problems(yaml.safe_load(to_yaml(made))) == []
     # One of 9,242 million parameters in two bytes, or two of M3's; one core for each of two replicas, and one for Ray.
     assert limits(groups(made)["gpu"]) == {"cpu": "3", "memory": "25Gi", "nvidia.com/gpu": "1"}
     secrets = [each for each in groups(made)["front"]["template"]["spec"]["containers"][0]["env"] if "valueFrom" in each]
