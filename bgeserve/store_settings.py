@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from bgeserve.strict import Strict
 
@@ -117,6 +117,29 @@ class MilvusSettings(RemoteStoreSettings):
     database: str = "default"
 
 
+class VespaSettings(RemoteStoreSettings):
+    """A Vespa whose operator deployed the package that `bge-serve vespa-package` wrote."""
+
+    kind: Literal["vespa"] = "vespa"
+    url: str
+    """Of its container cluster, such as http://vespa:8080."""
+    token_env: EnvironmentVariable | None = None
+    """The variable holds a data plane token, of Vespa Cloud."""
+    certificate: Path | None = None
+    """A mounted file with the client's certificate in PEM, and its key unless `key` names that."""
+    key: Path | None = None
+    cluster: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "bgeserve_content"
+    """The content cluster, as services.xml calls it."""
+    exact: bool = False
+    """Whether searches look at all that could be found, in place of Vespa's shortcuts: its graph of dense vectors, wand and weakAnd."""
+
+    @model_validator(mode="after")
+    def _a_key_has_its_certificate(self) -> VespaSettings:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key needs the certificate that it belongs to: set certificate")
+        return self
+
+
 def _tag(sent: object) -> str:
     if isinstance(sent, CommonStoreSettings):
         return next(tag for tag, settings in _BY_TAG.items() if type(sent) is settings)
@@ -130,13 +153,15 @@ _BY_TAG: Mapping[str, type[CommonStoreSettings]] = {
     "qdrant": QdrantSettings,
     "milvus_lite": MilvusLiteSettings,
     "milvus": MilvusSettings,
+    "vespa": VespaSettings,
 }
 
 StoreSettings = Annotated[
     Annotated[QdrantEdgeSettings, Tag("qdrant_edge")]
     | Annotated[QdrantSettings, Tag("qdrant")]
     | Annotated[MilvusLiteSettings, Tag("milvus_lite")]
-    | Annotated[MilvusSettings, Tag("milvus")],
-    Discriminator(_tag, "store_kind", "kind must be one of qdrant_edge, qdrant, milvus"),
+    | Annotated[MilvusSettings, Tag("milvus")]
+    | Annotated[VespaSettings, Tag("vespa")],
+    Discriminator(_tag, "store_kind", "kind must be one of qdrant_edge, qdrant, milvus, vespa"),
 ]
 """By `kind`, qdrant_edge where none is stated."""

@@ -206,13 +206,10 @@ class _RemoteService(Service):
         remote_rerankers = {name: RemoteReranker(model.handle, *_limits(model)) for name, model in rerankers.items()}
         searching = None
         if index is not None:
-            retriever = RemoteRetriever(index.retriever, partial(self._runs, index.retriever.deployment_name))
+            retriever = RemoteRetriever(index.retriever, partial(self._states.runs, index.retriever.deployment_name))
             others = [embedder for name, embedder in remote_embedders.items() if name != index.embedder]
             searching = SearchService(remote_embedders[index.embedder], retriever, remote_rerankers, index.settings, others)
         super().__init__(remote_embedders, remote_rerankers, searching, self._states.readiness)
-
-    async def _runs(self, deployment: str) -> bool:
-        return RUNNING in (await self._states.of(deployment)).replicas
 
     async def model_info(self, name: str) -> ModelInfo:
         info = await super().model_info(name)

@@ -43,6 +43,10 @@ class DeploymentStates:
         state = (await self._fresh()).get(deployment)
         return State(available=False, replicas={}) if state is None else State(_available(state), _counts(state))
 
+    async def runs(self, deployment: str) -> bool:
+        """Whether a replica of it does."""
+        return RUNNING in (await self.of(deployment)).replicas
+
     async def _fresh(self) -> Mapping[str, DeploymentStatusOverview]:
         async with self._asking:
             if monotonic() - self._asked_at >= MAX_AGE_S:

@@ -5,6 +5,7 @@ job takes nothing from the deployed embedders. Chunks, vectors and the order of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import cycle
 from math import inf
 from pathlib import Path
@@ -19,7 +20,9 @@ from bgeserve.service import SearchService
 from bgeserve.settings import SearchGraphSettings
 from bgeserve.types import Document, WriteResult
 from deployments.handles import RemoteRetriever
+from deployments.states import DeploymentStates
 from graphs.check import parse, read
+from graphs.parts import RETRIEVER
 
 
 def settings_of(config: Path, app: str) -> SearchGraphSettings:
@@ -52,7 +55,7 @@ class _Embedder:
         name = settings.index_embedder
         # The job bounds what waits.
         engine = EmbedderEngine(name, settings.embedders[name].model_copy(update={"max_queue_s": inf}))
-        retriever = RemoteRetriever(serve.get_deployment_handle("retriever", app))
+        retriever = RemoteRetriever(serve.get_deployment_handle(RETRIEVER, app), partial(DeploymentStates(app).runs, RETRIEVER))
         self._index = SearchService(engine, retriever, {}, settings.search).index
 
     async def put_documents(self, collection: str, documents: Sequence[Document]) -> WriteResult:

@@ -12,6 +12,8 @@ from deployments.ingress import Index, Ingress, Model
 from deployments.reranker import RerankerDeployment
 from deployments.retriever import RetrieverDeployment
 
+RETRIEVER = "retriever"
+
 COMMON: dict[str, Any] = {
     # Our own queues decide who waits and who is refused, so Serve must hand over far more than one batch's worth.
     "max_ongoing_requests": 1000,
@@ -53,7 +55,7 @@ def retriever(settings: StoreSettings, embedders: Mapping[str, Model], default: 
     node = settings.node_resource if isinstance(settings, EmbeddedStoreSettings) else None
     resources = {node: 0.001} if node else {}
     return RetrieverDeployment.options(
-        name="retriever",
+        name=RETRIEVER,
         num_replicas=1,
         ray_actor_options={"num_cpus": settings.cpus, "resources": resources},
         **COMMON | OWNER,

@@ -9,7 +9,7 @@ import pytest
 
 from bgeserve.errors import SettingsError
 from bgeserve.settings import SearchGraphSettings
-from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, QdrantSettings
+from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, QdrantSettings, VespaSettings
 from graphs.check import parse, read
 
 QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
@@ -29,6 +29,7 @@ def config(store: Any) -> Any:
         ({"kind": "qdrant", "url": "http://q:6333", "api_key_env": "KEY"}, QdrantSettings(url="http://q:6333", api_key_env="KEY")),
         ({"kind": "milvus", "path": "x", "node_resource": "disk"}, MilvusLiteSettings(path=Path("x"), node_resource="disk")),
         ({"kind": "milvus", "uri": "http://m:19530", "language": None}, MilvusSettings(uri="http://m:19530", language=None)),
+        ({"kind": "vespa", "url": "http://v:8080", "exact": True}, VespaSettings(url="http://v:8080", exact=True)),
     ],
 )
 def test_the_kind_chooses_the_settings(store: dict[str, Any], settings: Any) -> None:
@@ -52,6 +53,8 @@ def test_the_kind_chooses_the_settings(store: dict[str, Any], settings: Any) -> 
         ({"kind": "milvus"}, "args.store.uri: Field required"),
         ({"kind": "milvus", "path": "x", "uri": "http://m"}, "args.store.uri: unknown key"),
         ({"kind": "milvus", "uri": "http://m", "commit_interval_ms": 5}, "args.store.commit_interval_ms: unknown key"),
+        ({"kind": "vespa", "url": "http://v", "path": "x"}, "args.store.path: unknown key"),
+        ({"kind": "vespa", "url": "http://v", "key": "k.pem"}, "key needs the certificate that it belongs to: set certificate"),
         ("milvus", "args.store"),
     ],
 )
@@ -69,6 +72,7 @@ def test_a_key_of_another_kind_is_refused_where_it_stands(store: Any, message: s
         ({"kind": "milvus", "path": "x", "node_resource": "disk", "cpus": 2}, {"CPU": 2, "disk": 0.001}),
         ({"kind": "milvus", "uri": "http://m"}, {"CPU": 0.5}),
         ({"kind": "qdrant", "url": "http://q"}, {"CPU": 0.5}),
+        ({"kind": "vespa", "url": "http://v", "cluster": "mine"}, {"CPU": 0.5}),
     ],
 )
 def test_only_an_embedded_store_is_pinned_and_each_has_one_owner(store: dict[str, Any], resources: dict[str, float]) -> None:

@@ -30,10 +30,28 @@ from bgeserve.cli import (
     tune_batch,
     up,
     verify,
+    vespa_package,
 )
 from bgeserve.errors import BgeServeError
 
-COMMANDS = (up, check, tune_batch, k8s, index, search, collections, compare, transfer, eval, embed, rerank, status, models, verify)
+COMMANDS = (
+    up,
+    check,
+    tune_batch,
+    k8s,
+    index,
+    search,
+    collections,
+    compare,
+    transfer,
+    eval,
+    embed,
+    rerank,
+    status,
+    models,
+    verify,
+    vespa_package,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

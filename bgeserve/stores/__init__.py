@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from bgeserve.errors import StoreError
-from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, QdrantSettings, StoreSettings
+from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, QdrantSettings, StoreSettings, VespaSettings
 from bgeserve.vector_store import VectorStore
 
 
@@ -35,6 +35,11 @@ def open_store(settings: StoreSettings) -> VectorStore:
             from bgeserve.stores.milvus_server import MilvusStore
 
             return MilvusStore(settings)
+        case VespaSettings():
+            _require("vespa", settings.kind)
+            from bgeserve.stores.vespa import VespaStore
+
+            return VespaStore(settings)
 
 
 def _require(module: str, extra: str) -> None:

@@ -7,26 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bgeserve.filters import And, Equals, Filter, In, Not, Or, Range, range_values
-from bgeserve.stores.ranges import number_terms, range_terms
-from bgeserve.stores.terms import term, terms
-from bgeserve.types import Metadata
+from bgeserve.filters import And, Equals, Filter, In, Not, Or, Range
+from bgeserve.stores.ranges import range_terms
+from bgeserve.stores.terms import term
 
 TERMS = "terms"
 EVERYTHING = 'key != ""'
 NOTHING = 'key == ""'
-
-
-def filterable(metadata: Metadata) -> list[str]:
-    """The keywords that `expression` looks for, each once."""
-    ranges = [
-        found
-        for field in metadata
-        for dates in (False, True)
-        for number in range_values(metadata, field, dates=dates)
-        for found in number_terms(field, number, dates=dates)
-    ]
-    return list(dict.fromkeys([*terms(metadata), *ranges]))
 
 
 def expression(filter: Filter, most_terms: int | None) -> str:

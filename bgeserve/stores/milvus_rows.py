@@ -19,7 +19,8 @@ from bgeserve.errors import InvalidRequest
 from bgeserve.stores.bm25 import WordSplitter
 from bgeserve.stores.exporting import StoredVectors, ascending
 from bgeserve.stores.keys import chunk_key, document_key
-from bgeserve.stores.milvus_filter import TERMS, filterable
+from bgeserve.stores.milvus_filter import TERMS
+from bgeserve.stores.ranges import filterable
 from bgeserve.stores.terms import TERM_LENGTH
 from bgeserve.types import Chunk, Embeddings, Float16Array, SparseVector, TokenVectors, titled
 from bgeserve.vector_store import CollectionSchema

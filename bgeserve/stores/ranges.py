@@ -10,13 +10,26 @@ from __future__ import annotations
 import math
 import struct
 
-from bgeserve.filters import Range
-from bgeserve.stores.terms import keyword
+from bgeserve.filters import Range, range_values
+from bgeserve.stores.terms import keyword, terms
+from bgeserve.types import Metadata
 
 STEP_BITS = 4
 _BITS = 64
 _SIGN = 1 << (_BITS - 1)
 _ALL = (1 << _BITS) - 1
+
+
+def filterable(metadata: Metadata) -> list[str]:
+    """The keywords of a document: those of its values (`terms.py`) and of its numbers and dates, each once."""
+    ranges = [
+        found
+        for field in metadata
+        for dates in (False, True)
+        for number in range_values(metadata, field, dates=dates)
+        for found in number_terms(field, number, dates=dates)
+    ]
+    return list(dict.fromkeys([*terms(metadata), *ranges]))
 
 
 def number_terms(field: str, number: float, *, dates: bool = False) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, QdrantSettings
+from bgeserve.store_settings import MilvusLiteSettings, MilvusSettings, QdrantEdgeSettings, QdrantSettings, VespaSettings
 from bgeserve.stores import open_store
 from bgeserve.vector_store import VectorStore
 from tests.stores.samples import SCHEMA
@@ -65,6 +65,18 @@ def _milvus(path: Path) -> Iterator[Opener]:
     client.close()
 
 
+@contextmanager
+def _vespa(path: Path) -> Iterator[Opener]:
+    """An application with the package that `python -m tests.stores.vespa_package FOLDER` writes."""
+    url = _server("VESPA_URL")
+    needs("vespa", "vespa")
+    settings = VespaSettings(url=url, collection_prefix=f"test_{uuid.uuid4().hex}_", exact=True)
+    yield lambda: open_store(settings)
+    from tests.stores.vespa_package import remove_all
+
+    remove_all(settings)
+
+
 def needs(module: str, extra: str) -> None:
     """Skip a test where an extra is not installed."""
     if find_spec(module) is None:
@@ -83,6 +95,7 @@ STORES: dict[str, Callable[[Path], AbstractContextManager[Opener]]] = {
     "qdrant": _qdrant,
     "milvus_lite": _milvus_lite,
     "milvus": _milvus,
+    "vespa": _vespa,
 }
 
 
