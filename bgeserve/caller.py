@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from bgeserve.deadline import NO_DEADLINE, Deadline
+from bgeserve.travels import travels
 from bgeserve.types import Lane
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Caller:
     lane: Lane = "interactive"
     deadline: Deadline = NO_DEADLINE

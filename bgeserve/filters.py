@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from reprlib import repr as brief  # what was sent may be megabytes, or nested deeper than repr() goes
 from typing import Any, cast
 
 from bgeserve.errors import InvalidRequest
+from bgeserve.travels import travels
 from bgeserve.types import Metadata, MetadataValue
 
 MAX_DEPTH = 16
@@ -26,19 +26,19 @@ MAX_INTEGER = 2**63 - 1
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?")
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Equals:
     field: str
     value: MetadataValue
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class In:
     field: str
     values: tuple[MetadataValue, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Range:
     """Numbers only, compared as 64-bit floats; a bound that is None is open.
 
@@ -53,17 +53,17 @@ class Range:
     dates: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class And:
     filters: tuple[Filter, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Or:
     filters: tuple[Filter, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Not:
     filter: Filter
 

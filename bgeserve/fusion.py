@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from bgeserve.travels import travels
 from bgeserve.types import LEGS, Leg
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Fusion:
     method: Literal["rrf", "weighted"] = "rrf"
     weights: Mapping[Leg, float] = field(default_factory=dict[Leg, float])

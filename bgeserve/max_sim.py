@@ -6,12 +6,13 @@ MaxSim: Khattab and Zaharia, "ColBERT" (SIGIR 2020); the mean over the query's v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
 from bgeserve.types import Float16Array, Float32Array, TokenVectors
 
+_BLOCK_VECTORS = 1024
 _SIGN_AND_MAGNITUDE = np.uint32(0x8FFFFFFF).view(np.int32)
 _EXPONENT_SHIFT = np.float32(2.0**112)
 """Between the biases of the two formats' exponents: 127 - 15."""
@@ -24,8 +25,25 @@ def max_sim(query: Float32Array, passages: Sequence[Float16Array]) -> Float32Arr
     finite. Products and sums are in float32.
     """
     columns = as_float16(query).T
-    # One passage at a time: in float32 it stays in the processor's cache, which is twice as fast as all of them at once.
-    return np.array([(_widened(passage) @ columns).max(axis=0).mean() for passage in passages], np.float32)
+    scores = [np.zeros(0, np.float32)]
+    for some in _blocks(passages):
+        starts = np.cumsum([0, *map(len, some[:-1])])
+        products = _widened(np.concatenate(some)) @ columns
+        scores.append(np.maximum.reduceat(products, starts, axis=0).mean(axis=1))
+    return np.concatenate(scores)
+
+
+def _blocks(passages: Sequence[Float16Array]) -> Generator[Sequence[Float16Array]]:
+    """Whole passages, some vectors at a time: a product for each would wait as often for the threads that share it, one for all would take
+    memory."""
+    start = vectors = 0
+    for end, passage in enumerate(passages):
+        if vectors and vectors + len(passage) > _BLOCK_VECTORS:
+            yield passages[start:end]
+            start, vectors = end, 0
+        vectors += len(passage)
+    if vectors:
+        yield passages[start:]
 
 
 def as_float16(vectors: TokenVectors) -> Float32Array:

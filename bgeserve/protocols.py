@@ -7,13 +7,13 @@ collections' owner expects of a store in `vector_store.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
+from bgeserve.travels import travels
 from bgeserve.types import (
     Chunk,
     Chunking,
@@ -77,7 +77,7 @@ class Reranker(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class WriteTicket:
     """A write's place in the order in which the owner accepted it, given before anything is embedded."""
 
@@ -194,7 +194,7 @@ class Retriever(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class SearchRequest:
     """One search. None means: as the service's settings say."""
 
@@ -215,7 +215,7 @@ class SearchRequest:
     """Put before each query for the embedder, in place of the model's own."""
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Readiness:
     """Whether every deployment is healthy, or deliberately at zero replicas; `waiting_for` names those that are not."""
 

@@ -7,11 +7,13 @@ cross deployment handles: fields are only ever added, with a default, so that tw
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bgeserve.travels import travels
 
 Float16Array = NDArray[np.float16]
 Float32Array = NDArray[np.float32]
@@ -39,7 +41,7 @@ LEGS: tuple[Leg, ...] = (*FINDING_LEGS, "multi_vector")
 MODES: tuple[Mode, ...] = (*LEGS, "hybrid")
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class SparseVector:
     """Lexical weights: `indices` are vocabulary ids (uint32 [n], unique, ascending), `values` their weights (float32 [n], > 0)."""
 
@@ -47,7 +49,7 @@ class SparseVector:
     values: Float32Array
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Example:
     """One query and what answers it, shown to an embedder that learns from examples in its input (bge-en-icl)."""
 
@@ -57,7 +59,7 @@ class Example:
     """None: the instruction of the query that it stands before."""
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class EmbedderOptions:
     """What a request may say to an embedder beside its queries. None: as the deployment's settings say."""
 
@@ -66,7 +68,7 @@ class EmbedderOptions:
     examples: Sequence[Example] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class RerankerOptions:
     """What a request may say to a reranker beside its texts. None: as the deployment's settings say; not every model takes each."""
 
@@ -83,7 +85,7 @@ class RerankerOptions:
     """Of each kind of vector in a hybrid score; those left out count 0."""
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Embeddings:
     """The vectors of n texts, in the order in which the texts came; an output that was not asked for is None.
 
@@ -106,7 +108,7 @@ class Embeddings:
         return len(self.tokens)
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Scores:
     """Raw scores of one query against n passages (float32 [n], in the passages' order); `normalized` maps them to [0, 1]."""
 
@@ -120,7 +122,7 @@ class Scores:
     """As of Embeddings."""
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Document:
     """What a caller stores: its own id, the text that is embedded, and metadata that filters can name."""
 
@@ -136,7 +138,7 @@ def titled(title: str, text: str) -> str:
     return f"{title}\n{text}" if title else text
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Chunk:
     """The unit that is embedded and stored: characters [start, end) of a document; n = 0 covers a document that is kept whole."""
 
@@ -151,7 +153,7 @@ class Chunk:
     title: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Chunking:
     """How long documents are cut: at sentence ends, into chunks of at most `max_tokens` that share at most `overlap_tokens`."""
 
@@ -159,7 +161,7 @@ class Chunking:
     overlap_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class EmbeddedChunks:
     """Whole documents as they are stored: their chunks, each document's together, and the vectors of each in the same order."""
 
@@ -167,7 +169,7 @@ class EmbeddedChunks:
     embeddings: Embeddings
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Query:
     """One query, ready for the legs: each vector is needed only by the leg that is named after it."""
 
@@ -178,7 +180,7 @@ class Query:
     """[vectors, dimensions], each row L2-normalised."""
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class Hit:
     """One found chunk. `score` is what the list is ordered by; `scores` and `ranks` explain it.
 
@@ -197,7 +199,7 @@ class Hit:
     title: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class SearchAnswer:
     """One list of hits per query (best first), with the time that each stage took and the tokens that it cost."""
 
@@ -208,7 +210,7 @@ class SearchAnswer:
     """Per stage that has tokens: whether any of its texts was cut at the model's limit."""
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class WriteResult:
     """What became of n documents: each is stored durably when this is returned."""
 
@@ -219,7 +221,7 @@ class WriteResult:
     """Ids of the documents whose text was cut at the model's limit before it was embedded (the stored text is whole)."""
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class CollectionInfo:
     """State of a collection: `fingerprint` is None until the first write decides it."""
 
@@ -234,7 +236,7 @@ class CollectionInfo:
     """What should be done about it, if anything."""
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class ModelInfo:
     """What a deployed model is and takes."""
 
@@ -258,7 +260,7 @@ class ModelInfo:
     """The published model whose catalogue row holds for it. None: the row of `model`, if there is one."""
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class ModelStatus:
     """Whether a deployed model can answer now, as far as can be told without asking it."""
 

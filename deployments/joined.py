@@ -20,6 +20,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from bgeserve.errors import ServiceError
+from bgeserve.travels import travels
 
 logger = logging.getLogger("ray.serve")
 
@@ -33,7 +34,7 @@ FORGET_WITHIN_S = 0.02
 """Callers that go away within this are told to the replicas together."""
 
 
-@dataclass(frozen=True, slots=True)
+@travels
 class JoinedCall:
     """One call as it goes over."""
 

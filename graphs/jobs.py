@@ -94,10 +94,14 @@ def _run(args: argparse.Namespace) -> int:
     if args.source == "stdlib:":
         raise InvalidRequest("stdlib: is this machine's own, and indexed without a job", field="source")
     app = args.app or "search"
-    _connect(args.ray_address)
     # A path is relative to where it is typed, wherever in the cluster it is read.
     source = args.source if "://" in args.source else str(Path(args.source).absolute())
-    with _DeadLetters(Path(args.dead_letters or "dead-letters.jsonl")) as dead_letters, Bars(visible=not args.json) as bars:
+    letters_path = Path(args.dead_letters or "dead-letters.jsonl")
+    if source == str(letters_path.absolute()):
+        raise InvalidRequest(f"{args.source} is the source: --dead-letters is written anew and must be another", field="dead_letters")
+    own = (args.own_embedders, settings_of(Path(args.config), app)) if args.own_embedders else None
+    _connect(args.ray_address)
+    with _DeadLetters(letters_path) as dead_letters, Bars(visible=not args.json) as bars:
         show = bars.add("indexing", None, "documents")
 
         def watch(progress: Progress) -> None:
@@ -109,13 +113,12 @@ def _run(args: argparse.Namespace) -> int:
             collection=args.collection,
             app=app,
             calls_in_flight=args.calls_in_flight or CALLS_IN_FLIGHT,
-            own_embedders=(args.own_embedders, settings_of(Path(args.config), app)) if args.own_embedders else None,
+            own_embedders=own,
             on_progress=watch,
         )
         show(_documents(last), _documents(last))
     done = {name: getattr(last, name) for name in ("upserted", "unchanged", "tokens", "truncated", "rejected")}
-    letters = str(dead_letters.path) if last.rejected else None
-    print_done(args, {**done, "dead_letters": letters, "took_s": round(perf_counter() - started, 3)})
+    print_done(args, {**done, "dead_letters": str(letters_path) if last.rejected else None, "took_s": round(perf_counter() - started, 3)})
     return EXIT_DEAD_LETTERS if last.rejected else 0
 
 
@@ -142,11 +145,11 @@ class _DeadLetters:
     """JSON lines: {"where", "why", "row"}. Of this run alone: whoever repeats a job meets what is still wrong again."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._path = path
         self._file: TextIO | None = None
 
     def __enter__(self) -> Self:
-        self.path.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -155,7 +158,7 @@ class _DeadLetters:
 
     def add(self, dead_letters: Sequence[DeadLetter]) -> None:
         if self._file is None and dead_letters:
-            self._file = self.path.open("w", encoding="utf-8")
+            self._file = self._path.open("w", encoding="utf-8")
         for letter in dead_letters:
             assert self._file is not None
             line = {"where": letter.where, "why": letter.why, "row": json.loads(letter.row)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,8 @@ from bgeserve.errors import Conflict, InvalidRequest, NotFound, StorageFull
 from bgeserve.protocols import Retriever
 from bgeserve.retrieval import StoreRetriever
 from bgeserve.store_settings import MilvusLiteSettings, QdrantEdgeSettings
-from bgeserve.stores.folder_copy import COPIES
+from bgeserve.stores import qdrant_edge
+from bgeserve.stores.folder_copy import COPIES, copy_store
 from tests.stores.conftest import needs
 from tests.stores.samples import chunk
 from tests.test_retrieval import names, put, retriever, search, settings
@@ -38,9 +41,26 @@ async def test_a_copy_is_a_store_of_its_own(retriever: Retriever) -> None:
     assert (await retriever.describe("docs")).count == 3
 
 
-async def test_what_was_acknowledged_before_a_copy_is_in_it_whatever_is_written_meanwhile(retriever: Retriever) -> None:
+async def test_what_was_acknowledged_before_a_copy_is_in_it_whatever_is_written_meanwhile(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
     acknowledged: list[str] = []
+    counts: list[tuple[int, int]] = []
     done = False
+    loop = asyncio.get_running_loop()
+
+    def stored() -> int:
+        return asyncio.run_coroutine_threadsafe(retriever.describe("docs"), loop).result().count
+
+    def watched(*arguments: Any) -> Path:
+        """As long as a large collection's takes, in which a writer would not be idle."""
+        before = stored()
+        made = copy_store(*arguments)
+        time.sleep(0.2)
+        counts.append((before, stored()))
+        return made
+
+    monkeypatch.setattr(qdrant_edge, "copy_store", watched)
 
     async def write(writer: int) -> None:
         n = 0
@@ -68,6 +88,7 @@ async def test_what_was_acknowledged_before_a_copy_is_in_it_whatever_is_written_
     done = True
     await asyncio.gather(*writing)
     assert await reading > COPIES_MADE
+    assert [before for before, _ in counts] == [after for _, after in counts]
     for path, before in copies:
         copy = StoreRetriever(QdrantEdgeSettings(path=Path(path)))
         chunks, following = await copy.scroll("docs", limit=100_000)

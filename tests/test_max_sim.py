@@ -38,3 +38,11 @@ def test_the_query_is_rounded_as_the_passages_are() -> None:
     passage = np.eye(2, dtype=np.float16)
     assert max_sim(query, [passage])[0] == np.float32(np.float16(0.2)) == as_float16(query)[0, 1]
     assert np.float32(0.2) != np.float32(np.float16(0.2))
+
+
+def test_many_long_passages_score_as_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    query = rng.uniform(-1, 1, (7, 16)).astype(np.float32)
+    passages = [rng.uniform(-1, 1, (length, 16)).astype(np.float16) for length in (1, 1500, 3, 700, 700, 1, 1024, 2)]
+    alone = [max_sim(query, [passage])[0] for passage in passages]
+    np.testing.assert_allclose(max_sim(query, passages), alone, rtol=1e-6)

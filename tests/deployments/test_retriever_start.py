@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from bgeserve.errors import StoreError
 from bgeserve.retrieval import StoreRetriever
@@ -30,7 +31,8 @@ async def settings(tmp_path: Path) -> QdrantEdgeSettings:
 
 
 @pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
+def _one_node_and_its_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}])
     logger = logging.getLogger("bgeserve")
     before = list(logger.handlers)
     yield

@@ -97,6 +97,7 @@ def test_a_collection_keeps_the_quantization_of_its_first_write(tmp_path: Path) 
     open_(tmp_path / "store", "turbo").close()
 
 
+@pytest.mark.filterwarnings("ignore:Local mode performs exact")
 @pytest.mark.parametrize("kind", ["scalar", "turbo", "binary"])
 def test_a_server_is_asked_for_it_by_its_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """The stand-in keeps no short forms: what is looked at is what would go to a server."""

@@ -13,9 +13,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from bgeserve.retrieval import StoreRetriever
 from bgeserve.store_settings import EmbeddedStoreSettings, MilvusLiteSettings, QdrantEdgeSettings
-from tests.stores.samples import FINGERPRINT, chunk, embed
+from bgeserve.stores import open_store
+from tests.stores.samples import FINGERPRINT, chunk, embed, tokens
 
 WRITERS = 16
 KINDS: dict[str, type[QdrantEdgeSettings | MilvusLiteSettings]] = {"qdrant_edge": QdrantEdgeSettings, "milvus_lite": MilvusLiteSettings}
@@ -75,7 +78,19 @@ async def check(kind: str, path: Path, lines: Iterable[str]) -> int:
         assert (await retriever.describe("default")).count == len(stored)
     finally:
         await retriever.close()
+    _check_token_vectors(kind, path)
     return done
+
+
+def _check_token_vectors(kind: str, path: Path) -> None:
+    """Each text has its own, wherever they lie."""
+    store = open_store(settings(kind, path))
+    try:
+        chunks, vectors = store.export("default", store.scroll("default", 10_000, None)[0]) if store.collections() else ([], None)
+        for each, found in zip(chunks, () if vectors is None else vectors.multi_vector or (), strict=True):
+            assert np.array_equal(found, tokens(each.text).astype(np.float16)), f"{each.document_id} has the token vectors of another text"
+    finally:
+        store.close()
 
 
 if __name__ == "__main__":
