@@ -1,7 +1,7 @@
 """The environment in which Ray has to start, on every node: HAProxy as the front, Serve's throughput mode, and a calm controller.
 
-Without it everything works, 12 to 20 times slower at the door (measured on a no-op). `k8s/` states the first two for
-clusters, whose head has nothing else to do.
+Without it everything works, 12 to 20 times slower at the door (measured on a no-op). `up` starts its Ray in it, and `k8s render` puts it
+into every pod.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.k8s.exported import Metric, metrics_of_a_model, metrics_of_ray
+from tests.k8s.schemas import pods
+from tests.k8s.variants import documents
 
 K8S = Path(__file__).parent.parent.parent / "k8s"
 DASHBOARD = K8S / "grafana" / "bge-serve.json"
@@ -153,9 +154,9 @@ def test_panels_lie_side_by_side_within_the_width(dashboard: Tree) -> None:
         taken |= cells
 
 
-def test_the_readme_scrapes_the_port_that_the_pods_name() -> None:
-    (monitor,) = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", (K8S / "README.md").read_text(), re.DOTALL)]
-    assert monitor["kind"] == "PodMonitor"
-    manifest = yaml.safe_load((K8S / "embed-only.yaml").read_text())
-    ports = manifest["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]["ports"]
-    assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= {port["name"] for port in ports}
+def test_prometheus_scrapes_the_port_that_the_pods_name_and_grafana_is_given_this_dashboard() -> None:
+    made = {document["kind"]: document for document in documents("everything")}
+    (endpoint,) = made["PodMonitor"]["spec"]["podMetricsEndpoints"]
+    for pod in pods(made["RayService"]):
+        assert endpoint["port"] in {port["name"] for port in pod["spec"]["containers"][0]["ports"]}, pod["metadata"]["name"]
+    assert made["ConfigMap"]["data"] == {"bge-serve.json": DASHBOARD.read_text()}
