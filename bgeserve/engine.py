@@ -21,6 +21,7 @@ from bgeserve.models.embedding import load_embedding_model
 from bgeserve.models.reranker import load_reranker
 from bgeserve.models.scoring import PairScore, Tokenized
 from bgeserve.observe import Observer
+from bgeserve.scaling import Load
 from bgeserve.settings import EmbedderSettings, RerankerSettings
 from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, Output, RerankerOptions, Scores
 
@@ -100,6 +101,9 @@ class EmbedderEngine:
             raise InvalidRequest(f"chunking.max_tokens is {chunking.max_tokens}; {self._model.info.model} takes {max_tokens} tokens")
         return [await self._chunk(text, chunking) for text in texts]
 
+    def load(self) -> Load:
+        return self._runner.load()
+
     def check_health(self) -> None:
         """Raises ComputeError when the process should be replaced."""
         self._runner.check_health()
@@ -168,6 +172,9 @@ class RerankerEngine:
             parts={name: np.array([pair.parts[name] for pair in found], np.float32) for name in names},
             timings_ms=timings_ms,
         )
+
+    def load(self) -> Load:
+        return self._runner.load()
 
     def check_health(self) -> None:
         """Raises ComputeError when the process should be replaced."""
