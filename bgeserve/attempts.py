@@ -122,8 +122,7 @@ def _until(request: wire.Request[T], waits: Callable[[T], str | None], problem: 
                 return answer
         else:
             error = _error(outcome, timeout_s)
-            # These paths are always there: not found, they are still unknown to the front of a service that is starting.
-            if isinstance(error, RequestError) and not isinstance(error, errors.NotFound):
+            if isinstance(error, RequestError):
                 raise error
             reason = error.message
         if monotonic() + POLL_S >= started + timeout_s:
@@ -194,7 +193,7 @@ _RAISED_BY_SERVICES: tuple[type[BgeServeError], ...] = (
 _BY_CODE: dict[str | None, type[BgeServeError]] = {kind.code: kind for kind in _RAISED_BY_SERVICES}
 _BY_STATUS: dict[int, type[BgeServeError]] = {
     401: errors.Unauthorized,
-    404: errors.NotFound,
+    404: errors.Unavailable,  # a front that does not know the service yet: what the service does not find, it says itself
     413: errors.TooLarge,
     429: errors.Overloaded,
     502: errors.Unavailable,  # a front whose replica died in the middle

@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 from bgeserve.cli.up import add_arguments
+from bgeserve.sources import needs_ray_data
 from graphs import session
 from graphs.front import FRONT
 
@@ -135,8 +136,13 @@ class _Up:
         if host not in LOOPBACK and not any(os.environ.get(name) for name in KEY_VARIABLES):
             _say(f"WARNING: listening on {host} without {KEY_VARIABLES[0]}: whoever reaches this machine can read and change everything")
         if self._args.index:
-            command = "import sys; from bgeserve.cli import main; sys.exit(main())"
-            self._indexing = subprocess.Popen([sys.executable, "-P", "-c", command, "index", self._args.index, "--url", url])
+            self._indexing = self._index(self._args.index, url, ready["ray_address"])
+
+    def _index(self, source: str, url: str, ray_address: str) -> subprocess.Popen[bytes]:
+        where = ["--ray-address", ray_address] if needs_ray_data(source) else ["--url", url]
+        access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._folder / "token")}
+        command = "import sys; from bgeserve.cli import main; sys.exit(main())"
+        return subprocess.Popen([sys.executable, "-P", "-c", command, "index", source, *where], env={**os.environ, **access})
 
     def _stop(self, driver: subprocess.Popen[str]) -> None:
         """Ask a service that is up to end, and end at once what has nothing to lose; a second signal is for those who cannot wait."""

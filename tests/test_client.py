@@ -388,7 +388,7 @@ def front(*answers: tuple[int, str] | None) -> Iterator[str]:
 MODELS = '{"object": "list", "data": []}'
 
 
-@pytest.mark.parametrize("failure", [None, (502, "<html>"), (503, "<html>no replica</html>")])
+@pytest.mark.parametrize("failure", [None, (404, "Path '/v1/models' not found."), (502, "<html>"), (503, "<html>no replica</html>")])
 def test_a_replica_that_dies_in_the_middle_costs_nothing_but_time(call: Call, failure: tuple[int, str] | None) -> None:
     with front(failure, failure, (200, MODELS)) as address:
         assert call("models", url=address) == []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
-from bgeserve.errors import Conflict, InvalidRequest, NotFound, StoreError
+from bgeserve.errors import Conflict, InvalidRequest, NotFound, ServiceError, StoreError
 from bgeserve.filters import Filter
 from bgeserve.stores.validation import check_collection_name
 from bgeserve.types import Chunk, Embeddings, FindingLeg, Query
@@ -54,6 +55,21 @@ class NamedCollections(ABC, Generic[C]):
 
     @abstractmethod
     def ensure_writable(self) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @contextmanager
+    def _opening(self, server: str) -> Generator[None]:
+        """Whatever keeps this from opening, what is held is given back; a server that failed is a StoreError of `url`."""
+        try:
+            yield
+        except ServiceError as error:
+            self.close()
+            raise StoreError(f"{server} cannot be used: {error.message}", field="url") from error
+        except BaseException:
+            self.close()
+            raise
 
     def collections(self) -> list[str]:
         return sorted(self._collections)

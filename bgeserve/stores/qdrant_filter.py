@@ -6,11 +6,13 @@ once more, for ranges, and the instants of dates in `dates`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from bgeserve.filters import And, Equals, Filter, In, Not, Or, Range, range_values
 from bgeserve.stores.qdrant_shard import Condition
+from bgeserve.stores.ranges import highest, lowest
 from bgeserve.stores.terms import term, terms
 from bgeserve.types import Metadata
 
@@ -47,9 +49,17 @@ def condition(filter: Filter) -> Condition:
             return _any_term([term(field, value)])
         case In(field, wanted):
             return _any_term(term(field, value) for value in wanted)
-        case Range(field, gt, gte, lt, lte, dates):
-            bounds = {"gt": gt, "gte": gte, "lt": lt, "lte": lte}
-            return {"must": [{"key": _number_path(field, "dates" if dates else "numbers"), "range": bounds}]}
+        case Range():
+            return _within(filter)
+
+
+def _within(bounds: Range) -> Condition:
+    # One bound on each side: of two, Qdrant takes one and forgets the other.
+    low, high = lowest(bounds), highest(bounds)
+    if low > high or low == math.inf or high == -math.inf:
+        return _NOTHING
+    sent = {"gte": None if low == -math.inf else low, "lte": None if high == math.inf else high}
+    return {"must": [{"key": _number_path(bounds.field, "dates" if bounds.dates else "numbers"), "range": sent}]}
 
 
 def _any_term(wanted: Iterable[str]) -> Condition:

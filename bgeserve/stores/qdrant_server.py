@@ -10,7 +10,7 @@ import math
 
 from qdrant_client import QdrantClient, models
 
-from bgeserve.errors import ServiceError, StoreError
+from bgeserve.errors import StoreError
 from bgeserve.store_settings import QdrantSettings
 from bgeserve.stores.bm25 import Bm25Encoder
 from bgeserve.stores.named_collections import NamedCollections
@@ -37,15 +37,9 @@ class QdrantStore(NamedCollections[QdrantCollection[ServerShard]]):
         self._oversampling = oversampling
         self._client = client
         self._prefix = prefix
-        try:
+        with self._opening("store.url"):
             Bm25Encoder(language, 1.0)  # an unknown language is refused at start, not at the first write
             self._open_all()
-        except ServiceError as error:
-            self.close()
-            raise StoreError(f"store.url cannot be used: {error.message}", field="url") from error
-        except BaseException:
-            self.close()
-            raise
 
     def ensure_writable(self) -> None:
         """Nothing to look at: a server refuses what it has no room for."""

@@ -39,7 +39,7 @@ def number_terms(field: str, number: float, *, dates: bool = False) -> list[str]
 
 def range_terms(bounds: Range) -> list[str]:
     """Keywords of which a document has one exactly when one of its numbers lies within the bounds."""
-    low, high = _lowest(bounds), _highest(bounds)
+    low, high = lowest(bounds), highest(bounds)
     first, last = _ordered_bits(low), _ordered_bits(high)
     found: list[str] = []
     shift = 0
@@ -60,12 +60,14 @@ def _prefix(field: str, dates: bool, bits: int, shift: int) -> str:
     return keyword(field, f"{'d' if dates else 'r'}{shift}:{bits >> shift:x}")
 
 
-def _lowest(bounds: Range) -> float:
+def lowest(bounds: Range) -> float:
+    """The least number that lies within the lower bounds."""
     above = -math.inf if bounds.gt is None else math.nextafter(float(bounds.gt), math.inf)
     return max(above, -math.inf if bounds.gte is None else float(bounds.gte))
 
 
-def _highest(bounds: Range) -> float:
+def highest(bounds: Range) -> float:
+    """The greatest number that lies within the upper bounds."""
     below = math.inf if bounds.lt is None else math.nextafter(float(bounds.lt), -math.inf)
     return min(below, math.inf if bounds.lte is None else float(bounds.lte))
 

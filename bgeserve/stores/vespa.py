@@ -33,14 +33,8 @@ class VespaStore(NamedCollections[VespaCollection]):
         self._prefix = settings.collection_prefix
         self._exact = settings.exact
         self._client = VespaClient(settings)
-        try:
+        with self._opening(f"store.url {settings.url}"):
             self._open_all()
-        except ServiceError as error:
-            self.close()
-            raise StoreError(f"store.url {settings.url} cannot be used: {error.message}", field="url") from error
-        except BaseException:
-            self.close()
-            raise
 
     def ensure_writable(self) -> None:
         """Nothing to look at: Vespa refuses what it has no room for."""

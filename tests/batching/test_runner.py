@@ -68,7 +68,7 @@ async def test_a_call_ends_by_its_deadline_even_if_the_forward_never_does() -> N
         model.opened.clear()
         running_call, waiting_call = (asyncio.create_task(runner.run(model.tokenize, Caller("bulk", Deadline(0.1)))) for _ in range(2))
         for call in (running_call, waiting_call):
-            with pytest.raises(DeadlineExceeded, match=r"0.1 s"):
+            with pytest.raises(DeadlineExceeded, match=r"deadline of 0\.(1|0\d+) s"):  # what was left when it came in
                 await asyncio.wait_for(call, WAIT_S)
 
 

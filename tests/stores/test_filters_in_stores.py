@@ -69,3 +69,23 @@ def test_ranges_over_more_fields_than_are_indexed(store: VectorStore) -> None:
         assert store.matching("docs", Range(f"field {i}")) == [f"d{i}"]
         assert store.matching("docs", Range(f"field {i}", gte=i)) == [f"d{i}"]
         assert store.matching("docs", Range(f"field {i}", gt=i)) == []
+
+
+BOUNDS: dict[str, dict[str, float]] = {
+    "two lower bounds": {"gt": -(2**62), "gte": 1},
+    "the other is the narrower": {"gt": 1, "gte": -5},
+    "two upper bounds": {"lt": 100, "lte": 0},
+    "nothing is between": {"gt": -5, "gte": 1, "lt": 1, "lte": 0},
+    "above everything": {"gt": 1.7976931348623157e308},
+    "one number": {"gte": 1, "lte": 1},
+}
+
+
+@pytest.mark.parametrize("bounds", BOUNDS)
+def test_all_bounds_count(store: VectorStore, bounds: str) -> None:
+    chunks = [chunk(f"d{i}", "word", {"a": value}) for i, value in enumerate((-2, -0.5, 0, 1, 1.5, [0, 2], [5, -5]))]
+    store.upsert("docs", chunks, embed(chunks))
+    selects = Range("a", **BOUNDS[bounds])
+    expected = {c.document_id for c in chunks if matches(selects, c.metadata)}
+    assert set(store.matching("docs", selects)) == expected
+    assert set(store.matching("docs", Not(selects))) == {c.document_id for c in chunks} - expected
