@@ -5,7 +5,7 @@ Knows models and what their results are made into. Does not know threads (`batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span, chunk_spans, segments
 from bgeserve.errors import InvalidRequest
 from bgeserve.models.embedder import Row
-from bgeserve.models.embedding import load_embedding_model
+from bgeserve.models.embedding import EmbeddingModel, load_embedding_model
 from bgeserve.models.reranker import load_reranker
 from bgeserve.models.scoring import PairScore, Tokenized
 from bgeserve.observe import Observer
@@ -48,10 +48,16 @@ class EmbedItem:
 class EmbedderEngine:
     """Implements `protocols.Embedder`. Construction raises CheckpointError or SettingsError and ends warm."""
 
-    def __init__(self, name: str, settings: EmbedderSettings, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: EmbedderSettings,
+        observer: Observer | None = None,
+        load: Callable[[EmbedderSettings], EmbeddingModel] = load_embedding_model,
+    ) -> None:
         self._name = name
         self._like = settings.like
-        self._model = load_embedding_model(settings)
+        self._model = load(settings)
         self._runner: Runner[EmbedItem, Row] = Runner(settings, self._forward, observer)
         self._runner.warm_up(self._tokenize([WARM_UP_TEXT], self._model.info.outputs, "document", None, True))
 
