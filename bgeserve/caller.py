@@ -13,6 +13,10 @@ class Caller:
     deadline: Deadline = NO_DEADLINE
     tenant: str = ""
     """Whose work it is: tenants share a model fairly."""
+    sender: str = ""
+    """The process that sends this call, and what it knows of work that no replica has (`unmet.py`)."""
+    waiting_bytes: int = 0
+    refused_bytes: int = 0
 
 
 ANYONE = Caller()

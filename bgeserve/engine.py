@@ -5,7 +5,7 @@ Knows models and what their results are made into. Does not know threads (`batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,10 +17,11 @@ from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span, chunk_spans, segments
 from bgeserve.errors import InvalidRequest
 from bgeserve.models.embedder import Row
-from bgeserve.models.embedding import load_embedding_model
+from bgeserve.models.embedding import EmbeddingModel, load_embedding_model
 from bgeserve.models.reranker import load_reranker
 from bgeserve.models.scoring import PairScore, Tokenized
 from bgeserve.observe import Observer
+from bgeserve.scaling import Load
 from bgeserve.settings import EmbedderSettings, RerankerSettings
 from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, Output, RerankerOptions, Scores
 
@@ -47,10 +48,16 @@ class EmbedItem:
 class EmbedderEngine:
     """Implements `protocols.Embedder`. Construction raises CheckpointError or SettingsError and ends warm."""
 
-    def __init__(self, name: str, settings: EmbedderSettings, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: EmbedderSettings,
+        observer: Observer | None = None,
+        load: Callable[[EmbedderSettings], EmbeddingModel] = load_embedding_model,
+    ) -> None:
         self._name = name
         self._like = settings.like
-        self._model = load_embedding_model(settings)
+        self._model = load(settings)
         self._runner: Runner[EmbedItem, Row] = Runner(settings, self._forward, observer)
         self._runner.warm_up(self._tokenize([WARM_UP_TEXT], self._model.info.outputs, "document", None, True))
 
@@ -99,6 +106,9 @@ class EmbedderEngine:
         if chunking.max_tokens > max_tokens:
             raise InvalidRequest(f"chunking.max_tokens is {chunking.max_tokens}; {self._model.info.model} takes {max_tokens} tokens")
         return [await self._chunk(text, chunking) for text in texts]
+
+    def load(self) -> Load:
+        return self._runner.load()
 
     def check_health(self) -> None:
         """Raises ComputeError when the process should be replaced."""
@@ -168,6 +178,9 @@ class RerankerEngine:
             parts={name: np.array([pair.parts[name] for pair in found], np.float32) for name in names},
             timings_ms=timings_ms,
         )
+
+    def load(self) -> Load:
+        return self._runner.load()
 
     def check_health(self) -> None:
         """Raises ComputeError when the process should be replaced."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from bgeserve.replica_settings import IngressReplicas, ModelReplicas
 from bgeserve.store_settings import StoreSettings
 from bgeserve.strict import Name, Strict
 from bgeserve.types import Leg, Output
@@ -16,21 +17,6 @@ from bgeserve.types import Leg, Output
 CPU_MAX_BATCH_TOKENS = 700
 """Where throughput levels off on CPU; more only makes a batch slower and short queries wait longer (measured, benchmarks/)."""
 CUDA_MAX_BATCH_TOKENS = 16_384
-
-
-class Replicas(Strict):
-    """How many replicas a deployment has; min = 0 lets it go away when idle, min = max switches autoscaling off."""
-
-    min: Annotated[int, Field(ge=0)] = 1
-    max: PositiveInt = 1
-    target_ongoing_requests: PositiveFloat = 8
-    """Calls in progress per replica that autoscaling aims at; small calls of several requests that went over together count as one."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Replicas:
-        if self.min > self.max:
-            raise ValueError(f"min is {self.min} and max is {self.max}: min must not be above max")
-        return self
 
 
 class ModelSettings(Strict):
@@ -49,7 +35,7 @@ class ModelSettings(Strict):
     """auto: bfloat16 on GPUs and on CPUs that compute it in hardware, float32 elsewhere. Heads and scores are always float32."""
     cpus: PositiveFloat = 1
     gpus: Annotated[float, Field(ge=0)] = 0
-    replicas: Replicas = Replicas()
+    replicas: ModelReplicas = ModelReplicas()
     max_tokens: PositiveInt | None = None
     """Tokens per text (a reranker: per pair). None: the model's own limit."""
     max_batch_tokens: PositiveInt | None = None
@@ -90,6 +76,15 @@ class ModelSettings(Strict):
             raise ValueError(f"device is cpu but gpus is {self.gpus}: set device to cuda, or gpus to 0")
         if self.device == "cuda" and self.gpus == 0:
             raise ValueError("device is cuda but gpus is 0: state the share of a GPU that each replica gets, such as gpus: 0.5")
+        return self
+
+    @model_validator(mode="after")
+    def _backlog_fits_queue(self) -> ModelSettings:
+        if self.replicas.min < self.replicas.max and self.replicas.target_backlog_s >= self.max_queue_s:
+            raise ValueError(
+                f"replicas.target_backlog_s is {self.replicas.target_backlog_s} and max_queue_s is {self.max_queue_s}: "
+                "a replica refuses past max_queue_s, so a backlog has to be allowed less than that"
+            )
         return self
 
     @model_validator(mode="after")
@@ -191,7 +186,7 @@ class SearchSettings(Strict):
 
 class IngressSettings(Strict):
     cpus: PositiveFloat = 0.5
-    replicas: Replicas = Replicas(target_ongoing_requests=64)
+    replicas: IngressReplicas = IngressReplicas()
     timeout_s: PositiveFloat = 30
     """After which a request is answered with 504 unless it states its own `x-timeout-ms`."""
     max_body_bytes: PositiveInt = 16 * 2**20

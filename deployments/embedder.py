@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from ray import serve
 
@@ -43,6 +44,10 @@ class EmbedderDeployment(AnswersJoined):
     @answers_refusals
     async def chunk(self, texts: Sequence[str], chunking: Chunking) -> list[list[Span]]:
         return await self._engine.chunk(texts, chunking)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve hands to `scaling.BacklogPolicy`, as a series of each name."""
+        return asdict(self._engine.load())
 
     def check_health(self) -> None:
         self._engine.check_health()

@@ -38,6 +38,7 @@ from bgeserve.types import (
     RerankerOptions,
     Scores,
 )
+from bgeserve.unmet import Waiting
 from deployments.remote import MAX_GRPC_BYTES, Remote, bytes_of, bytes_of_answer
 
 CALLS_PER_REPLICA = 4
@@ -76,12 +77,14 @@ class _RemoteModel:
         slices = split_by_bytes(texts, self._max_call_bytes) or [slice(0, 0)]
         if len(slices) > 1:
             caller = replace(caller, lane="bulk")
+        unsent_bytes = sum(map(len, texts)) if caller.lane == "bulk" else 0
 
-        async def call(part: slice) -> Any:
+        async def call(part: slice, unsent: Waiting) -> Any:
             size = sum(map(len, texts[part]))
             gate = self._gate.passed(size, caller.tenant, caller.deadline) if caller.lane == "bulk" else nullcontext()
             answer_bytes = bytes_of_answer(texts[part], asked.get("outputs", ()))
             async with gate:
+                unsent.sent(min(size, unsent.left_bytes))
                 with places_from(part.start):
                     return await self._remote.call(
                         method,
@@ -93,7 +96,8 @@ class _RemoteModel:
                         answer_bytes=answer_bytes,
                     )
 
-        return await gather_bounded([partial(call, part) for part in slices], self._max_in_flight)
+        with self._remote.unmet.waiting(unsent_bytes) as unsent:
+            return await gather_bounded([partial(call, part, unsent) for part in slices], self._max_in_flight)
 
 
 class RemoteEmbedder(_RemoteModel):

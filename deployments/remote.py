@@ -19,6 +19,7 @@ from bgeserve.caller import ANYONE, Caller
 from bgeserve.deadline import Deadline
 from bgeserve.errors import BgeServeError, DeadlineExceeded, Overloaded, ReplicaFull, Unavailable
 from bgeserve.types import Embeddings, Output
+from bgeserve.unmet import UnmetHere
 from deployments.joined import MAX_JOINED_BYTES, JoinedCalls, send_alone
 from deployments.refusals import Refusals
 
@@ -41,6 +42,7 @@ class Remote:
         self._by_reference = handle.options(_by_reference=True)
         self._joined = JoinedCalls(self._by_value, max_joined_bytes) if max_joined_bytes else None
         self._refusals = Refusals()
+        self.unmet = UnmetHere()
         self._tries = min(2, max_replicas)
 
     async def call(
@@ -57,14 +59,21 @@ class Remote:
         caller: whose call it is; a method that should know is told by `asked` too. text_bytes, answer_bytes: what goes over, about.
         Raises what the replica raised; Unavailable (a second replica died), Overloaded (no room), DeadlineExceeded.
         """
-        send = self._way(text_bytes, answer_bytes)
+        try:
+            return await self._call(self._way(text_bytes, answer_bytes), method, args, asked or {}, caller, text_bytes)
+        except Overloaded:
+            self.unmet.refused(text_bytes)
+            raise
+
+    async def _call(self, send: Send, method: str, args: Sequence[Any], asked: Mapping[str, Any], caller: Caller, text_bytes: int) -> Any:
         refusals = 0
         if caller.lane != "bulk":
             self._refusals.check(caller.lane, caller.tenant)
         dead: set[str] = set()
         while True:
             try:
-                return await _answer(partial(send, method, args, asked or {}), caller.deadline)
+                told = {**asked, "caller": self.unmet.told_by(caller)} if "caller" in asked else asked
+                return await _answer(partial(send, method, args, told), caller.deadline)
             except RayActorError as death:
                 # Until the router has heard of a death it may choose the dead replica again, which then has computed nothing.
                 if dead and not (death.actor_id and death.actor_id in dead):
@@ -82,7 +91,8 @@ class Remote:
                 if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED or send == self._send_by_reference:
                     raise
                 send, pause_s = self._send_by_reference, 0
-            await asyncio.sleep(min(pause_s, caller.deadline.remaining_s() or pause_s))
+            with self.unmet.waiting(text_bytes):
+                await asyncio.sleep(min(pause_s, caller.deadline.remaining_s() or pause_s))
 
     def _way(self, text_bytes: int, answer_bytes: int) -> Send:
         payload_bytes = text_bytes + answer_bytes

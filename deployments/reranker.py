@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from ray import serve
 
@@ -37,6 +38,10 @@ class RerankerDeployment(AnswersJoined):
         caller: Caller,
     ) -> Scores:
         return await self._engine.rerank(query, passages, options=options, truncate=truncate, caller=caller)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve hands to `scaling.BacklogPolicy`, as a series of each name."""
+        return asdict(self._engine.load())
 
     def check_health(self) -> None:
         self._engine.check_health()

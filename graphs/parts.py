@@ -1,11 +1,16 @@
 """The deployments of a graph, with the options that its settings mean. The three graphs differ only in which of them they bind."""
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from bgeserve.settings import EmbedderSettings, IngressSettings, ModelSettings, Replicas, RerankerSettings
+from bgeserve.replica_settings import IngressReplicas, ModelReplicas
+from bgeserve.scaling import Rule, report_interval_s, window_s
+from bgeserve.settings import EmbedderSettings, IngressSettings, ModelSettings, RerankerSettings
 from bgeserve.store_settings import EmbeddedStoreSettings, StoreSettings
 from deployments.embedder import EmbedderDeployment
 from deployments.ingress import Index, Ingress, Model
@@ -66,7 +71,7 @@ def ingress(settings: IngressSettings, embedders: Mapping[str, Model], rerankers
     return Ingress.options(
         name="ingress",
         ray_actor_options={"num_cpus": settings.cpus},
-        **_replica_options(settings.replicas),
+        **_scaled_by_requests(settings.replicas),
         **COMMON,
     ).bind(settings, embedders, rerankers, index)
 
@@ -74,12 +79,12 @@ def ingress(settings: IngressSettings, embedders: Mapping[str, Model], rerankers
 def model_options(settings: ModelSettings) -> dict[str, Any]:
     return {
         "ray_actor_options": {"num_cpus": settings.cpus, "num_gpus": settings.gpus},
-        **_replica_options(settings.replicas),
+        **_scaled_by_backlog(settings.replicas),
         **COMMON,
     }
 
 
-def _replica_options(replicas: Replicas) -> dict[str, Any]:
+def _scaled_by_requests(replicas: IngressReplicas) -> dict[str, Any]:
     if replicas.min == replicas.max:
         return {"num_replicas": replicas.min}
     return {
@@ -89,3 +94,25 @@ def _replica_options(replicas: Replicas) -> dict[str, Any]:
             "target_ongoing_requests": replicas.target_ongoing_requests,
         }
     }
+
+
+def _scaled_by_backlog(replicas: ModelReplicas) -> dict[str, Any]:
+    if replicas.min == replicas.max:
+        return {"num_replicas": replicas.min}
+    rule = Rule(**{name: getattr(replicas, name) for name in Rule.__dataclass_fields__})
+    with warnings.catch_warnings():
+        # Said to be replaced by environment variables, which nothing in Ray 2.60 reads.
+        warnings.filterwarnings("ignore", "The `metrics_interval_s` field", DeprecationWarning)
+        config = AutoscalingConfig(
+            min_replicas=replicas.min,
+            max_replicas=replicas.max,
+            policy=AutoscalingPolicy(policy_function="bgeserve.scaling:BacklogPolicy", policy_kwargs=asdict(rule)),
+            # How much a replica remembers of its load, and how often it says so.
+            look_back_period_s=window_s(replicas.cold_start_s),
+            metrics_interval_s=report_interval_s(replicas.cold_start_s),
+            # The policy decides when, too.
+            upscale_delay_s=0,
+            downscale_delay_s=0,
+            downscale_to_zero_delay_s=0,
+        )
+    return {"autoscaling_config": config}

@@ -101,6 +101,7 @@ class Executor(Generic[P, R]):
         self._metrics = QueueMetrics(observer, max_batch_tokens)
         self._changed = threading.Condition()
         self._closed = False
+        self.computed_tokens = 0
         self._running: dict[int, _Running] = {}  # by thread
         self._rate = Rate(memory_tokens=RATE_MEMORY_BATCHES * max_batch_tokens)
         self._threads = [
@@ -139,10 +140,15 @@ class Executor(Generic[P, R]):
             self._admit(lane, tenant, 1)
 
     @property
+    def backlog_tokens(self) -> float:
+        """Wait or run now."""
+        with self._changed:
+            return self._queue.queued_tokens + self._tokens_running()
+
+    @property
     def backlog_s(self) -> float:
         """Seconds until what waits and runs now is computed, at the measured speed; 0 before anything was measured."""
-        with self._changed:
-            return self._rate.seconds_for(self._queue.queued_tokens + self._tokens_running(), self._workers["interactive"])
+        return self._rate.seconds_for(self.backlog_tokens, self._workers["interactive"])
 
     @property
     def tokens_per_s(self) -> float:
@@ -197,12 +203,13 @@ class Executor(Generic[P, R]):
         if self._worker_init is not None:
             self._worker_init()
         while batch := self._take(interactive_only):
-            began = monotonic()
+            began, tokens = monotonic(), sum(item.cost for item in batch)
             outcomes = compute_by_halves(self._compute, [item.payload.payload for item in batch], self._metrics.failed_batch)
             took_s = monotonic() - began
             with self._changed:
                 del self._running[threading.get_ident()]
-                self._rate.add(sum(item.cost for item in batch), took_s)
+                self._rate.add(tokens, took_s)
+                self.computed_tokens += tokens
             # Last, so that whoever has an answer does not find its own tokens still ahead of the next call.
             for item, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, ComputeError):

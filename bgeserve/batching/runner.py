@@ -19,7 +19,9 @@ from bgeserve.errors import DeadlineExceeded
 from bgeserve.models.runtime import worker_init
 from bgeserve.models.scoring import Tokenized
 from bgeserve.observe import Observer
+from bgeserve.scaling import Load
 from bgeserve.settings import ModelSettings
+from bgeserve.unmet import UnmetHeard
 
 WARM_UP_BATCHES_PER_WORKER = 2
 HEALTH_CHECK_S = 5.0
@@ -40,6 +42,7 @@ class Runner(Generic[T, R]):
     def __init__(self, settings: ModelSettings, compute: Callable[[list[T]], Sequence[R]], observer: Observer | None) -> None:
         self._full_warm_up_tokens = WARM_UP_BATCHES_PER_WORKER * settings.resolved_workers * settings.resolved_max_batch_tokens
         self._observe = observer or Observer()
+        self._unmet = UnmetHeard()
         self._tokenizer_thread = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         self._executor: Executor[T, R] = Executor(
             compute,
@@ -67,6 +70,7 @@ class Runner(Generic[T, R]):
 
     async def run(self, tokenize: Callable[[], Sequence[T]], caller: Caller) -> Answered[T, R]:
         """Raises what `tokenize` raises, ReplicaFull, ComputeError, and DeadlineExceeded by the deadline, whatever the workers do."""
+        self._unmet.hear(caller, monotonic())
         self._executor.check_room(caller.lane, caller.tenant)
         started, timeout_s = monotonic(), caller.deadline.remaining_s()
         deadline = inf if timeout_s is None else started + timeout_s
@@ -87,6 +91,16 @@ class Runner(Generic[T, R]):
     async def beside(self, tokenize: Callable[[], S]) -> S:
         """What a function answers that must run neither on the event loop nor on a worker: in the thread that tokenises."""
         return await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, tokenize)
+
+    def load(self) -> Load:
+        """For autoscaling. What is being tokenised is not in it: of a call that will soon be queued, or be done."""
+        return Load(
+            queued_tokens=self._executor.backlog_tokens,
+            waiting_tokens=self._unmet.waiting_tokens(monotonic()),
+            tokens_per_s=self._executor.tokens_per_s,
+            computed_tokens=self._executor.computed_tokens,
+            refused_tokens=self._unmet.refused_tokens,
+        )
 
     def check_health(self) -> None:
         self._executor.check_health()

@@ -84,3 +84,23 @@ async def test_what_will_be_refused_is_not_tokenised() -> None:
         assert model.tokenized == tokenized
         model.opened.set()
         assert (await call).results == [100]
+
+
+async def test_what_waits_was_computed_and_was_refused_is_said_for_autoscaling() -> None:
+    model = Model()
+    with running(model) as runner:
+        before = runner.load()
+        assert (before.queued_tokens, before.waiting_tokens) == (0, 0)
+        assert before.tokens_per_s > 0
+        model.opened.clear()
+        caller = Caller("bulk", sender="an ingress", waiting_bytes=4000, refused_bytes=400)
+        calls = [asyncio.create_task(runner.run(model.tokenize, caller)) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        during = runner.load()
+        assert during.queued_tokens > 0
+        assert (during.waiting_tokens, during.refused_tokens) == (1000, 300)
+        model.opened.set()
+        await asyncio.gather(*calls)
+        after = runner.load()
+    assert after.queued_tokens == 0
+    assert after.computed_tokens - before.computed_tokens == 300

