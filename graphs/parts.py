@@ -50,7 +50,8 @@ def rerankers(settings: Mapping[str, RerankerSettings]) -> dict[str, Model]:
 
 
 def retriever(settings: StoreSettings, embedders: Mapping[str, Model], default: str) -> Application:
-    """Always one replica: it orders the writes. At start it asks the embedders whose vectors the store may hold, the default first."""
+    """Always one replica, without surge: it orders the writes. At start it asks the embedders whose vectors the store may hold, the default
+    first."""
     in_order = sorted(embedders, key=lambda name: name != default)
     node = settings.node_resource if isinstance(settings, EmbeddedStoreSettings) else None
     resources = {node: 0.001} if node else {}
@@ -66,6 +67,7 @@ def ingress(settings: IngressSettings, embedders: Mapping[str, Model], rerankers
     return Ingress.options(
         name="ingress",
         ray_actor_options={"num_cpus": settings.cpus},
+        max_surge_percent=settings.max_surge_percent,
         **_replica_options(settings.replicas),
         **COMMON,
     ).bind(settings, embedders, rerankers, index)
@@ -74,6 +76,7 @@ def ingress(settings: IngressSettings, embedders: Mapping[str, Model], rerankers
 def model_options(settings: ModelSettings) -> dict[str, Any]:
     return {
         "ray_actor_options": {"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        "max_surge_percent": settings.max_surge_percent,
         **_replica_options(settings.replicas),
         **COMMON,
     }
