@@ -17,9 +17,10 @@ RETRIEVER = "retriever"
 COMMON: dict[str, Any] = {
     # Our own queues decide who waits and who is refused, so Serve must hand over far more than one batch's worth.
     "max_ongoing_requests": 1000,
-    # A wedged replica is replaced within about 20 s; one that computes a large batch is not mistaken for it.
-    "health_check_period_s": 5,
-    "health_check_timeout_s": 15,
+    # A replica is ended after three checks in vain: one that is wedged says so at once, one that hangs is found out in 18 s, so that its
+    # calls can still be answered by another within a request's 30 s. Computing a large batch keeps nobody from answering a check.
+    "health_check_period_s": 2,
+    "health_check_timeout_s": 6,
     # A replica that leaves finishes what it has, for as long as a request may take by default.
     "graceful_shutdown_wait_loop_s": 0.5,
     "graceful_shutdown_timeout_s": 30,

@@ -1,6 +1,7 @@
 """A Ray of two nodes on this machine with the service on it, deployed as operators do; its processes, and whether all of it is there.
 
-The first node has the front (proxy, ingress, controller) and the collections; each node has one replica of every model.
+The first node has the front (proxy, ingress, controller) and the collections; each node has one replica of every model. With Redis the
+head is as on Kubernetes, without any work.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import httpx
 import yaml
 
+from benchmarks.drills.services import FRONT, Config, Place
 from benchmarks.serving.processes import Program, free_port, is_dead, state_of, title
 from graphs import session
 from graphs.front import own_environment
@@ -26,19 +28,26 @@ BIN = Path(sys.executable).parent
 START_S = 240.0
 """More than any start takes on a busy machine of two cores."""
 POLL_S = 0.1
-FRONT = "front"
-"""What only the first node has, in Ray's books."""
 OBJECT_STORE_BYTES = 128 * 2**20
 
 
 class Cluster:
     """Started by the constructor, without an application; `stop` ends and removes all of it."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
-        """environment: of the nodes, beside the front's."""
-        self.folder = folder
+    def __init__(self, place: Place, *, redis: str | None = None) -> None:
+        """redis: address of one that keeps the cluster's state, so that it outlives the head; then the front is on the other node."""
+        self.place = place
+        self.config: Config = {}
+        """As it was handed over last."""
         self._temp = session.new_folder()
-        self._environment = own_environment(self._temp) | {"BGE_SERVE_DATA": str(folder / "data")} | dict(environment or {})
+        self._redis = redis
+        shared = {"BGE_SERVE_DATA": str(place.work / "data"), **({"RAY_REDIS_ADDRESS": redis} if redis else {})}
+        self._environment = own_environment(self._temp) | shared
+        (self._temp / "worker").mkdir()
+        # Its proxy has ports of its own.
+        self._of_worker = (
+            own_environment(self._temp / "worker") | shared | {"RAY_AUTH_TOKEN_PATH": self._environment["RAY_AUTH_TOKEN_PATH"]}
+        )
         self._ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
         self.port = free_port()
         self.head = self.start_head()
@@ -50,18 +59,23 @@ class Cluster:
 
     def start_head(self) -> Program:
         options = [f"--{name}={value}" for name, value in {**self._ports, "temp-dir": self._temp / "ray"}.items()]
-        self.head = self._node("head", "--head", "--include-dashboard=true", *options, f"--resources={json.dumps({FRONT: 1})}")
+        self.head = self._node(
+            "head", self._environment, "--head", *options, *_resources(cpus=0 if self._redis else 4, front=not self._redis)
+        )
         self.until(lambda: self._ask("/api/version") is not None, "Ray does not start")
         return self.head
 
     def start_worker(self) -> Program:
-        self.worker = self._node("worker", f"--address=127.0.0.1:{self._ports['port']}")
+        address = f"--address=127.0.0.1:{self._ports['port']}"
+        self.worker = self._node("worker", self._of_worker, address, *_resources(cpus=4, front=bool(self._redis)))
         return self.worker
 
-    def deploy(self, config: Mapping[str, Any]) -> None:
+    def deploy(self, config: Config) -> None:
         """Hands the config over, and does not wait for what comes of it."""
-        path = self.folder / "config.yaml"
-        stated = {"proxy_location": "HeadOnly", "http_options": {"host": "127.0.0.1", "port": self.port}, **config}
+        self.config = config
+        path = self.place.work / "config.yaml"
+        where = "EveryNode" if self._redis else "HeadOnly"
+        stated = {"proxy_location": where, "http_options": {"host": "127.0.0.1", "port": self.port}, **config}
         path.write_text(yaml.safe_dump(stated))
         command = [BIN / "serve", "deploy", path, "--address", self._dashboard]
         done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=START_S, check=False)
@@ -114,9 +128,10 @@ class Cluster:
     def _dashboard(self) -> str:
         return f"http://127.0.0.1:{self._ports['dashboard-port']}"
 
-    def _node(self, name: str, *options: str) -> Program:
-        common = [f"--dashboard-agent-listen-port={free_port()}", f"--object-store-memory={OBJECT_STORE_BYTES}", "--num-cpus=4"]
-        return Program([BIN / "ray", "start", "--block", *options, *common], self.folder / f"{name}.log", self._environment, self.folder)
+    def _node(self, name: str, environment: Mapping[str, str], *options: str) -> Program:
+        common = [f"--dashboard-agent-listen-port={free_port()}", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+        command = [BIN / "ray", "start", "--block", *options, *common]
+        return Program(command, self.place.work / f"{name}.log", environment, self.place.work)
 
     def _ask(self, path: str) -> Any:
         token = Path(self._environment["RAY_AUTH_TOKEN_PATH"]).read_text()
@@ -134,6 +149,10 @@ class Cluster:
             one["name"]: [one["status"], one["message"], [replica["state"] for replica in one["replicas"]]] for one in self._deployments()
         }
         return f"{json.dumps(told)}; {self.head.said_last()}"
+
+
+def _resources(*, cpus: int, front: bool) -> list[str]:
+    return [f"--num-cpus={cpus}", f"--resources={json.dumps({FRONT: 1} if front else {})}"]
 
 
 def _is_called(pid: int, beginning: str) -> bool:

@@ -12,6 +12,7 @@ from time import monotonic
 from benchmarks.drills.clients import SEARCHES, TEXTS, Clients, right_answers
 from benchmarks.drills.cluster import Cluster
 from benchmarks.drills.rule import Cost, Rule
+from benchmarks.drills.services import Place
 from benchmarks.durability.truth import Truth
 from benchmarks.durability.writers import Writers, read_all
 
@@ -19,6 +20,11 @@ CALM_S = 2.0
 """Under load before the fault, and after all is whole again."""
 WRITERS = 2
 WRITE_PAUSE_S = 0.1
+
+
+class CannotRun(Exception):
+    """Says what is missing on this machine."""
+
 
 Fault = Callable[[Cluster], AbstractContextManager[frozenset[int]]]
 """Breaks something on its way in, and mends on its way out what does not mend itself. Gives the processes that must be replaced."""
@@ -34,6 +40,8 @@ class Drill:
     """Of which of the services in `services.py` it is about."""
     lasts_s: float = 0.0
     clients: int = 8
+    cluster: Callable[[Place], Cluster] | None = None
+    """Of its own, where the usual one does not bear it. Raises CannotRun."""
     changes_answers: bool = False
     """Whether there are two versions: each answer must be wholly of one of them."""
 
@@ -68,8 +76,8 @@ async def run(drill: Drill, cluster: Cluster, *, searches: bool, seed: int) -> C
 async def _strike(drill: Drill, cluster: Cluster) -> tuple[float, float]:
     """When the fault came, and when it was over: all is there again on return."""
     fault = drill.fault(cluster)
-    struck_s = monotonic()
     replaced = await asyncio.to_thread(fault.__enter__)
+    struck_s = monotonic()
     try:
         await asyncio.sleep(drill.lasts_s)
     finally:

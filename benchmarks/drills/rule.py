@@ -22,9 +22,18 @@ def never(asked: Asked, struck_s: float) -> bool:
     return False
 
 
+def any_of(asked: Asked, struck_s: float) -> bool:
+    return True
+
+
 def in_flight(asked: Asked, struck_s: float) -> bool:
-    """It was on its way when the fault came, or nobody has accepted it."""
-    return asked.began_s <= struck_s or "connection attempts failed" in _error(asked).message
+    return asked.began_s <= struck_s
+
+
+def not_accepted(asked: Asked, struck_s: float) -> bool:
+    """It was on its way, or did not get as far as the service, which always says when to come again."""
+    error = _error(asked)
+    return in_flight(asked, struck_s) or (isinstance(error, Unavailable) and error.retry_after_s is None)
 
 
 def told_when(asked: Asked, struck_s: float) -> bool:
@@ -43,7 +52,8 @@ class Rule:
 
 
 NOBODY_NOTICES = Rule("no request fails")
-IN_FLIGHT = Rule("what is in flight or not accepted may fail; nothing with the client's retry", bare=in_flight, writes=None)
+IN_FLIGHT = Rule("only what is in flight on it fails; nothing with the client's retry", bare=in_flight, writes=None)
+NOT_ACCEPTED = Rule("only what it has, or does not take, fails; nothing with the client's retry", bare=not_accepted, writes=None)
 WAITS = Rule("waits, or 503 with Retry-After", bare=told_when, retrying=told_when, writes=frozenset({OK, TOLD_WHEN}))
 READS_GO_ON = Rule("writes get 507, nothing else fails", writes=frozenset({OK, FULL}))
 DEGRADES = Rule("no request fails; searches are answered without the reranker, and say so", must_degrade=True)
@@ -86,9 +96,9 @@ class Cost:
 
     @property
     def gap_s(self) -> float:
-        """The longest time without an answer to anybody, of which a part lies after the fault."""
+        """The longest time without an answer to anybody."""
         answered = sorted(one.ended_s for one in self.asked if one.answer is not None)
-        return max((later - earlier for earlier, later in pairwise(answered) if later > self.struck_s), default=0.0)
+        return max((later - earlier for earlier, later in pairwise(answered)), default=0.0)
 
     def breaches(self, rule: Rule) -> list[str]:
         """How the rule was broken, in words."""

@@ -9,23 +9,27 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.drills.cluster import FRONT
 from benchmarks.random_checkpoints import Size, make_checkpoint
 
+if TYPE_CHECKING:
+    from benchmarks.drills.store_server import StoreServer
+
 Config = dict[str, Any]
+FRONT = "front"
+"""What only the node with the front has, in Ray's books."""
 EMBEDDER, RERANKER = "embedder-tiny", "reranker-late"
 WITHIN_S = 1.0
 ON_FRONT = {"num_cpus": 0.1, "resources": {FRONT: 0.001}}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
-    """Where models, an embedded store and a stand-in for a store's server are."""
+    """What services are made of: a folder for models and collections; where a drill needs it, a store's server, a disk that fills up."""
 
     work: Path
-    store_url: str
+    store: StoreServer | None = None
     small_disk: Path | None = None
 
     def model(self, width: int = 32) -> str:
@@ -37,6 +41,9 @@ class Place:
 def search(place: Place) -> Config:
     """The usual one: an index in a folder, and a reranker; one replica of each model on each node."""
     config = rolling(place)
+    for models in ("embedders", "rerankers"):
+        for model in arguments(config)[models].values():
+            model["max_surge_percent"] = 0  # there would be no room for it
     config["applications"][0]["deployments"] += [{"name": name, "max_replicas_per_node": 1} for name in (EMBEDDER, RERANKER)]
     return config
 
@@ -53,7 +60,8 @@ def degrading(place: Place) -> Config:
 
 
 def with_server(place: Place) -> Config:
-    return _search(place, {"kind": "qdrant", "url": place.store_url, "timeout_s": 2})
+    assert place.store is not None
+    return _search(place, {"kind": "qdrant", "url": place.store.url, "timeout_s": 2})
 
 
 def on_small_disk(place: Place) -> Config:
