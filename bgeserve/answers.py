@@ -75,7 +75,9 @@ def hits_of_one(answer: Any) -> list[Hit]:
 
 def search_answer(answer: Any) -> SearchAnswer:
     results = [[_known(Hit, hit) for hit in hits] for hits in answer["results"]]
-    return SearchAnswer(results, answer["timings_ms"], answer["usage"]["stages"], answer["truncated"])
+    # An older service does not know how to degrade.
+    degraded = answer.get("degraded", ())
+    return SearchAnswer(results, answer["timings_ms"], answer["usage"]["stages"], answer["truncated"], degraded)
 
 
 def write_result(answer: Any) -> WriteResult:

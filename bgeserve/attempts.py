@@ -23,16 +23,22 @@ T = TypeVar("T")
 
 CONNECT_RETRY_S = 3.0
 """How long a service that cannot be reached is tried: within that time a front sends to another replica than the one that died."""
+RECONNECT_RETRY_S = 20.0
+"""One that has answered before is there, and comes back: within this time the only front is started anew after its death."""
 GRACE_S = 1.0
 """The service ends a call at its deadline with an answer that says more than our own timeout would; that may still be on its way."""
 POLL_S = 0.25
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Policy:
+    """Of one client."""
+
     timeout_s: float
     """Of a call that states none, retries included."""
     retry: bool
+    has_answered: bool = False
+    """Whether the service ever has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,11 @@ def attempts(request: wire.Request[T], policy: Policy) -> Steps[T]:
         left_s = started + timeout_s - monotonic()
         outcome = yield Send(request, content, max(left_s, 0.001))
         if isinstance(outcome, httpx.Response) and outcome.status_code in request.accepted:
+            policy.has_answered = True
             return _answer(request, outcome)
         error = _error(outcome, timeout_s)
-        wait_s = _wait_s(error, failures, monotonic() - started) if policy.retry else None
+        reconnect_s = RECONNECT_RETRY_S if policy.has_answered else CONNECT_RETRY_S
+        wait_s = _wait_s(error, failures, monotonic() - started < reconnect_s) if policy.retry else None
         if wait_s is None or monotonic() + wait_s >= started + timeout_s:
             raise error
         failures += 1
@@ -137,12 +145,12 @@ def _answer(request: wire.Request[T], response: httpx.Response) -> T:
         raise ServiceError(f"{response.request.url} answered something that is not this API's: {response.text[:200]!r}") from error
 
 
-def _wait_s(error: BgeServeError, failures: int, elapsed_s: float) -> float | None:
+def _wait_s(error: BgeServeError, failures: int, may_reconnect: bool) -> float | None:
     """None: sending again would not help."""
     if error.retry_after_s is not None:
         # Everyone who was refused hears the same number: not all of them should come back at once.
         return error.retry_after_s * uniform(1, 1.1)
-    if isinstance(error, Unavailable) and elapsed_s < CONNECT_RETRY_S:
+    if isinstance(error, Unavailable) and may_reconnect:
         return min(0.05 * 2**failures, 1.0) * uniform(0.5, 1)
     return None
 

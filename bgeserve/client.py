@@ -60,11 +60,11 @@ class Client:
         return self._call(wire.rerank(query, passages, options))
 
     def search(self, query: str, **options: Unpack[wire.SearchOptions]) -> list[Hit]:
-        """Hits, best first."""
+        """Hits, best first. Those of a degraded answer (`search.rerank_within_s`) have no "rerank" among their scores."""
         return self._call(wire.search(query, options))
 
     def search_many(self, queries: Sequence[str], **options: Unpack[wire.SearchOptions]) -> SearchAnswer:
-        """One list of hits per query, with each stage's time and tokens."""
+        """One list of hits per query, with each stage's time and tokens, and the stages that were left out (`degraded`)."""
         return self._call(wire.search_many(queries, options))
 
     def put_documents(

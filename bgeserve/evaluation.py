@@ -13,7 +13,7 @@ from statistics import median
 from time import perf_counter
 
 from bgeserve.async_client import AsyncClient
-from bgeserve.errors import SettingsError
+from bgeserve.errors import SettingsError, Unavailable
 from bgeserve.splitting import gather_bounded
 from bgeserve.types import Leg, Mode
 from bgeserve.wire import SearchOptions
@@ -65,7 +65,10 @@ async def search_all(client: AsyncClient, queries: Mapping[str, str], options: S
 
     async def search(text: str) -> list[str]:
         started = perf_counter()
-        hits = await client.search(text, **{"lane": "bulk", "timeout_s": SEARCH_TIMEOUT_S, **options})
+        answer = await client.search_many([text], **{"lane": "bulk", "timeout_s": SEARCH_TIMEOUT_S, **options})
+        if answer.degraded:
+            raise Unavailable(f"a search was answered without {', '.join(answer.degraded)}, which is down: it cannot be measured")
+        (hits,) = answer.results
         times_s.append(perf_counter() - started)
         on_progress(len(times_s))
         return list(dict.fromkeys(hit.id for hit in hits))

@@ -5,6 +5,7 @@ Knows the order of the stages and what each hands to the next. Does not know whe
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,10 @@ from time import perf_counter
 
 import numpy as np
 
-from bgeserve.errors import FingerprintMismatch, InvalidRequest
+from bgeserve.errors import DeadlineExceeded, FingerprintMismatch, InvalidRequest, Overloaded, Unavailable
 from bgeserve.fusion import Fusion
 from bgeserve.index_embedders import IndexEmbedders
+from bgeserve.observe import Observer
 from bgeserve.protocols import Reranker, Retriever, SearchRequest
 from bgeserve.settings import SearchSettings
 from bgeserve.splitting import gather_bounded
@@ -23,22 +25,30 @@ from bgeserve.types import EmbedderOptions, Embeddings, Hit, Leg, Mode, Output, 
 
 MAX_QUERIES_IN_FLIGHT = 8
 """Queries of one request that are reranked at a time."""
+RERANK_SHARE = 0.9
+"""Of the time that is left, when there must be an answer without the reranker too: the rest is for sending it."""
 
 
 class SearchPipeline:
     def __init__(
-        self, embedders: IndexEmbedders, retriever: Retriever, rerankers: Mapping[str, Reranker], settings: SearchSettings
+        self,
+        embedders: IndexEmbedders,
+        retriever: Retriever,
+        rerankers: Mapping[str, Reranker],
+        settings: SearchSettings,
+        observer: Observer | None = None,
     ) -> None:
         self._embedders = embedders
         self._retriever = retriever
         self._rerankers = rerankers
         self._settings = settings
+        self._observe = observer or Observer()
         self._fusion = Fusion(settings.fusion.method, settings.fusion.weights, settings.fusion.rrf_k)
 
     async def search(self, request: SearchRequest) -> SearchAnswer:
         """The best chunks for each query, with what every stage thought of them.
 
-        Raises InvalidRequest, NotFound, UnknownModel, FingerprintMismatch, Overloaded, DeadlineExceeded.
+        Raises InvalidRequest, NotFound, UnknownModel, FingerprintMismatch, Overloaded, Unavailable, DeadlineExceeded.
         """
         plan = self._plan(request)
         journal = _Journal()
@@ -50,9 +60,9 @@ class SearchPipeline:
             self._embedders.forget(request.collection)
             found = await self._embed_and_retrieve(request, plan, journal)
         if plan.reranker is not None:
-            found = await self._rerank(request, plan.reranker, plan, found, journal)
+            found = await self._rerank_or_degrade(request, plan.reranker, found, journal)
         results = [_cut(hits, request) for hits in found]
-        return SearchAnswer(results, journal.timings_ms, journal.tokens, journal.truncated)
+        return SearchAnswer(results, journal.timings_ms, journal.tokens, journal.truncated, journal.degraded)
 
     async def _embed_and_retrieve(self, request: SearchRequest, plan: _Plan, journal: _Journal) -> list[list[Hit]]:
         with journal.stage("embed"):
@@ -86,8 +96,29 @@ class SearchPipeline:
         queries = [_query(text, embeddings, i) for i, text in enumerate(request.queries)]
         return collection, queries, embeddings.fingerprint
 
+    async def _rerank_or_degrade(
+        self, request: SearchRequest, reranker: Reranker, found: list[list[Hit]], journal: _Journal
+    ) -> list[list[Hit]]:
+        """All of the request's queries, or none: scores of two kinds in one answer could not be told apart."""
+        within_s = self._settings.rerank_within_s
+        if within_s is None or request.min_score is not None:
+            return await self._rerank(request, reranker, found, journal)
+        left_s = request.caller.deadline.remaining_s()
+        timer = asyncio.timeout(within_s if left_s is None else min(within_s, RERANK_SHARE * left_s))
+        try:
+            async with timer:
+                return await self._rerank(request, reranker, found, journal)
+        except (Unavailable, Overloaded, DeadlineExceeded):
+            pass
+        except TimeoutError:
+            if not timer.expired():
+                raise
+        self._observe.count("degraded_total", stage="rerank")
+        journal.degraded.append("rerank")
+        return found
+
     async def _rerank(
-        self, request: SearchRequest, reranker: Reranker, plan: _Plan, found: Sequence[Sequence[Hit]], journal: _Journal
+        self, request: SearchRequest, reranker: Reranker, found: Sequence[Sequence[Hit]], journal: _Journal
     ) -> list[list[Hit]]:
         async def scored(query: str, hits: Sequence[Hit]) -> list[Hit]:
             if not hits:
@@ -170,12 +201,15 @@ class _Journal:
     timings_ms: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     truncated: dict[str, bool] = field(default_factory=dict)
+    degraded: list[str] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
         started = perf_counter()
-        yield
-        self.timings_ms[name] = self.timings_ms.get(name, 0.0) + 1000 * (perf_counter() - started)
+        try:
+            yield
+        finally:  # what was waited for in vain took its time too
+            self.timings_ms[name] = self.timings_ms.get(name, 0.0) + 1000 * (perf_counter() - started)
 
     def count(self, name: str, made: Embeddings | Scores) -> None:
         self.tokens[name] = self.tokens.get(name, 0) + sum(made.tokens)

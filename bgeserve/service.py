@@ -14,6 +14,7 @@ from bgeserve.errors import InvalidRequest, NotFound, UnknownModel, WrongRole
 from bgeserve.filters import Filter
 from bgeserve.index_embedders import IndexEmbedders
 from bgeserve.indexing import IndexPipeline, documents_of
+from bgeserve.observe import Observer
 from bgeserve.protocols import Embedder, Readiness, Reranker, Retriever, SearchRequest
 from bgeserve.search import SearchPipeline
 from bgeserve.settings import SearchSettings
@@ -52,12 +53,13 @@ class SearchService:
         rerankers: Mapping[str, Reranker],
         settings: SearchSettings,
         others: Sequence[Embedder] = (),
+        observer: Observer | None = None,
     ) -> None:
         """embedder: makes the collections for which nobody chooses one of the others."""
         outputs: list[Output] = [output for output in OUTPUTS if output == "dense" or output in settings.legs]
         self.retriever = retriever
         embedders = IndexEmbedders(embedder, retriever, others)
-        self.search = SearchPipeline(embedders, retriever, rerankers, settings)
+        self.search = SearchPipeline(embedders, retriever, rerankers, settings, observer)
         chunking = None if settings.chunking is None else Chunking(settings.chunking.max_tokens, settings.chunking.overlap_tokens)
         self.index = IndexPipeline(embedders, retriever, outputs, chunking)
 

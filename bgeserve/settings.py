@@ -19,6 +19,9 @@ CPU_MAX_BATCH_TOKENS = 700
 CUDA_MAX_BATCH_TOKENS = 16_384
 
 
+SurgePercent = Annotated[int, Field(ge=0, le=100)]
+
+
 class ModelSettings(Strict):
     """What embedders and rerankers share."""
 
@@ -36,6 +39,9 @@ class ModelSettings(Strict):
     cpus: PositiveFloat = 1
     gpus: Annotated[float, Field(ge=0)] = 0
     replicas: ModelReplicas = ModelReplicas()
+    max_surge_percent: SurgePercent = 0
+    """How many more replicas there may be, in percent of them, while a new version takes over: they start before old ones stop, and while
+    there is no room for them the old ones serve on. 0: an old one stops first, and where it was the only one, requests wait for the new."""
     max_tokens: PositiveInt | None = None
     """Tokens per text (a reranker: per pair). None: the model's own limit."""
     max_batch_tokens: PositiveInt | None = None
@@ -176,6 +182,10 @@ class SearchSettings(Strict):
     """How many of the fused hits are reranked."""
     rerank_weight: Annotated[float, Field(gt=0, le=1)] = 1
     """1: reranked hits are ordered by the reranker alone. Below: its score is blended with the fused one."""
+    rerank_within_s: PositiveFloat | None = None
+    """What becomes of a search whose reranker is down: has no replica, no room, or no answer. None: it fails (503, 429 or 504). A number:
+    after so long at most, and in time for its own deadline, it is answered as it was retrieved, and says `degraded: ["rerank"]`. One with
+    a `min_score` fails all the same: its bound is about the reranker's scores."""
 
     @model_validator(mode="after")
     def _a_leg_finds(self) -> SearchSettings:
@@ -187,6 +197,8 @@ class SearchSettings(Strict):
 class IngressSettings(Strict):
     cpus: PositiveFloat = 0.5
     replicas: IngressReplicas = IngressReplicas()
+    max_surge_percent: SurgePercent = 100
+    """As of models. An ingress takes little room, and a change of any model's settings replaces it."""
     timeout_s: PositiveFloat = 30
     """After which a request is answered with 504 unless it states its own `x-timeout-ms`."""
     max_body_bytes: PositiveInt = 16 * 2**20

@@ -36,8 +36,7 @@ Metadata = Mapping[str, MetadataValue | Sequence[MetadataValue]]
 LANES: tuple[Lane, ...] = ("interactive", "bulk")
 OUTPUTS: tuple[Output, ...] = ("dense", "sparse", "multi_vector")
 FINDING_LEGS: tuple[FindingLeg, ...] = ("dense", "sparse", "full_text")
-LEGS: tuple[Leg, ...] = (*FINDING_LEGS, "multi_vector")
-"""multi_vector finds nothing by itself: it ranks what the others found."""
+LEGS: tuple[Leg, ...] = (*FINDING_LEGS, "multi_vector")  # which finds nothing by itself: it ranks what the others found
 MODES: tuple[Mode, ...] = (*LEGS, "hybrid")
 
 
@@ -89,8 +88,7 @@ class RerankerOptions:
 class Embeddings:
     """The vectors of n texts, in the order in which the texts came; an output that was not asked for is None.
 
-    dense: float32 [n, dimensions], L2-normalised. multi_vector: one [vectors, dimensions] per text, each row L2-normalised; float32, but
-    float16 on the way to a store, which keeps no more of it.
+    dense: float32 [n, dimensions], L2-normalised. multi_vector: per text [vectors, dimensions], rows L2-normalised; float16 for a store.
     `fingerprint` says which model made them (see `fingerprint.py`): vectors of different fingerprints cannot be compared.
     """
 
@@ -208,6 +206,8 @@ class SearchAnswer:
     tokens: Mapping[str, int]
     truncated: Mapping[str, bool]
     """Per stage that has tokens: whether any of its texts was cut at the model's limit."""
+    degraded: Sequence[str] = ()
+    """Stages that were left out, since what they need was down: the results are those of the stage before."""
 
 
 @travels

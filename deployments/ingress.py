@@ -43,7 +43,7 @@ from bgeserve.types import (
     WriteResult,
 )
 from deployments.handles import RemoteEmbedder, RemoteReranker, RemoteRetriever
-from deployments.replica import prepare_replica
+from deployments.replica import observer, prepare_replica
 from deployments.states import RUNNING, DeploymentStates
 
 Bound = Any
@@ -208,7 +208,8 @@ class _RemoteService(Service):
         if index is not None:
             retriever = RemoteRetriever(index.retriever, partial(self._states.runs, index.retriever.deployment_name))
             others = [embedder for name, embedder in remote_embedders.items() if name != index.embedder]
-            searching = SearchService(remote_embedders[index.embedder], retriever, remote_rerankers, index.settings, others)
+            embedder = remote_embedders[index.embedder]
+            searching = SearchService(embedder, retriever, remote_rerankers, index.settings, others, observer())
         super().__init__(remote_embedders, remote_rerankers, searching, self._states.readiness)
 
     async def model_info(self, name: str) -> ModelInfo:

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 from ray.exceptions import RayActorError
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from bgeserve.caller import ANYONE, Caller
@@ -27,6 +28,8 @@ MAX_GRPC_BYTES = 3 * 2**20
 """Serve's gRPC refuses messages over 4 MiB; what is larger travels through the object store, which small messages would find slower."""
 PAUSE_S = 0.1
 """Between two tries, for the router to notice a death."""
+START_RETRY_S = 5.0
+"""What is said of when to come again where Serve has given up starting replicas: until somebody mends it, or Serve tries anew."""
 
 Send = Callable[[str, Sequence[Any], Mapping[str, Any]], Coroutine[Any, Any, Any]]
 
@@ -112,6 +115,8 @@ async def _answer(ask: Callable[[], Coroutine[Any, Any, Any]], deadline: Deadlin
             answer = await ask()
     except TimeoutError:
         raise DeadlineExceeded("the deadline passed while a replica was at work") from None
+    except DeploymentUnavailableError as error:
+        raise Unavailable(f"no replica can start: {error.message}", retry_after_s=START_RETRY_S) from None
     if isinstance(answer, BgeServeError):
         raise answer
     return answer

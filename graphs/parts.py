@@ -22,9 +22,10 @@ RETRIEVER = "retriever"
 COMMON: dict[str, Any] = {
     # Our own queues decide who waits and who is refused, so Serve must hand over far more than one batch's worth.
     "max_ongoing_requests": 1000,
-    # A wedged replica is replaced within about 20 s; one that computes a large batch is not mistaken for it.
-    "health_check_period_s": 5,
-    "health_check_timeout_s": 15,
+    # A replica is ended after three checks in vain: one that is wedged says so at once, one that hangs is found out in 18 s, so that its
+    # calls can still be answered by another within a request's 30 s. Computing a large batch keeps nobody from answering a check.
+    "health_check_period_s": 2,
+    "health_check_timeout_s": 6,
     # A replica that leaves finishes what it has, for as long as a request may take by default.
     "graceful_shutdown_wait_loop_s": 0.5,
     "graceful_shutdown_timeout_s": 30,
@@ -55,7 +56,8 @@ def rerankers(settings: Mapping[str, RerankerSettings]) -> dict[str, Model]:
 
 
 def retriever(settings: StoreSettings, embedders: Mapping[str, Model], default: str) -> Application:
-    """Always one replica: it orders the writes. At start it asks the embedders whose vectors the store may hold, the default first."""
+    """Always one replica, without surge: it orders the writes. At start it asks the embedders whose vectors the store may hold, the default
+    first."""
     in_order = sorted(embedders, key=lambda name: name != default)
     node = settings.node_resource if isinstance(settings, EmbeddedStoreSettings) else None
     resources = {node: 0.001} if node else {}
@@ -71,6 +73,7 @@ def ingress(settings: IngressSettings, embedders: Mapping[str, Model], rerankers
     return Ingress.options(
         name="ingress",
         ray_actor_options={"num_cpus": settings.cpus},
+        max_surge_percent=settings.max_surge_percent,
         **_scaled_by_requests(settings.replicas),
         **COMMON,
     ).bind(settings, embedders, rerankers, index)
@@ -79,6 +82,7 @@ def ingress(settings: IngressSettings, embedders: Mapping[str, Model], rerankers
 def model_options(settings: ModelSettings) -> dict[str, Any]:
     return {
         "ray_actor_options": {"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        "max_surge_percent": settings.max_surge_percent,
         **_scaled_by_backlog(settings.replicas),
         **COMMON,
     }

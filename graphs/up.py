@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,13 +24,13 @@ from typing import Any
 from bgeserve.cli.up import add_arguments
 from bgeserve.sources import needs_ray_data
 from graphs import session
-from graphs.front import FRONT
+from graphs.front import own_environment
 
 GRACE_S = 15
 """After which a stop no longer asks."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-OTHERS = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN")
-"""What the user's environment may say of another Ray."""
+AT_ONCE = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}
+"""Nobody else balances load over this one ingress, so it need not wait to be taken out of a list."""
 KEY_VARIABLES = ("BGE_SERVE_API_KEY", "BGE_SERVE_API_KEYS_FILE")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXAMPLES = {
@@ -79,7 +77,7 @@ class _Up:
             stdout=subprocess.PIPE,
             stderr=self._log.open("w"),
             text=True,
-            env=_environment(self._folder),
+            env=own_environment(self._folder) | AT_ONCE,
             start_new_session=True,
         )
         listener = Thread(target=self._listen, args=(driver,), daemon=True)
@@ -165,41 +163,6 @@ class _Up:
         if (ray_logs := self._folder / "ray" / "session_latest" / "logs").exists():
             shutil.copytree(ray_logs, kept / "ray", symlinks=True)
         return kept
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """What Ray reads when it starts: the fast front, a token that only this user can read, and nothing that another start could share."""
-    token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    stats, metrics, fallback = _free_ports(3)
-    own = {
-        **FRONT,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
-        # Nobody else balances load over this one ingress, so it need not wait to be taken out of a list.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-    }
-    inherited = {name: value for name, value in os.environ.items() if name not in OTHERS}
-    return inherited | own
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("", 0)) for _ in range(count)]
-    try:
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def _say(message: str) -> None:

@@ -113,6 +113,15 @@ def test_what_is_asked_of_a_model_reaches_it(call: Call, stage: Stage) -> None:
     assert stage.embedding.options[-1] == EmbedderOptions(instruction="find")
 
 
+def test_an_answer_without_the_reranker_says_so(call: Call, stage: Stage) -> None:
+    call("put_documents", DOCUMENTS)
+    stage.reranking.failures = [Unavailable("the reranker is down")]
+    degraded, whole = (call("search_many", ["command line"], rerank=True, top_k=1) for _ in range(2))
+    assert (degraded.degraded, whole.degraded) == (["rerank"], [])
+    assert set(degraded.results[0][0].scores) == {"dense", "full_text", "fused"}
+    assert whole.results[0][0].scores["rerank"] == 1
+
+
 def test_the_score_of_each_cutoff_layer(call: Call, stage: Stage) -> None:
     scores = call("rerank", "parse line", ["line", "parse line"], cutoff_layers=[8, 40])
     assert {name: (raw.dtype, raw.tolist()) for name, raw in scores.parts.items()} == {
@@ -142,6 +151,7 @@ def test_documents_come_back_as_they_were_put_and_are_found(call: Call) -> None:
     answer = call("search_many", ["files", "shell"], mode="full_text")
     assert [[hit.id for hit in hits] for hits in answer.results] == [["gzip"], []]
     assert set(answer.timings_ms) == {"embed", "retrieve"}
+    assert answer.degraded == []
 
     assert call("delete_documents", filter={"field": "module", "eq": "gzip"}) == 1
     assert call("delete_documents", ["argparse", "missing"]) == 1

@@ -12,9 +12,19 @@ import pytest
 
 from bgeserve.caller import Caller
 from bgeserve.deadline import Deadline
-from bgeserve.errors import DeadlineExceeded, FingerprintMismatch, InvalidRequest
+from bgeserve.errors import (
+    BgeServeError,
+    ComputeError,
+    DeadlineExceeded,
+    FingerprintMismatch,
+    InvalidRequest,
+    Overloaded,
+    ReplicaFull,
+    Unavailable,
+)
 from bgeserve.filters import Equals
 from bgeserve.index_embedders import IndexEmbedders
+from bgeserve.observe import Observer
 from bgeserve.protocols import Reranker, SearchRequest
 from bgeserve.search import SearchPipeline, blend
 from bgeserve.settings import FusionSettings, SearchSettings
@@ -80,9 +90,14 @@ RERANKED = {"a": 0.2, "b": 0.9, "c": 0.6}
 
 
 def pipeline(
-    embedder: ScriptedEmbedder, retriever: ScriptedRetriever, rerankers: dict[str, Reranker] | None = None, **settings: Any
+    embedder: ScriptedEmbedder,
+    retriever: ScriptedRetriever,
+    rerankers: dict[str, Reranker] | None = None,
+    observer: Observer | None = None,
+    **settings: Any,
 ) -> SearchPipeline:
-    return SearchPipeline(IndexEmbedders(embedder, retriever), retriever, rerankers or {}, SearchSettings(**settings))  # type: ignore[arg-type]
+    embedders: Any = IndexEmbedders(embedder, retriever)  # type: ignore[arg-type]
+    return SearchPipeline(embedders, retriever, rerankers or {}, SearchSettings(**settings), observer)  # type: ignore[arg-type]
 
 
 async def test_hybrid_embeds_the_query_and_fuses_the_settings_legs() -> None:
@@ -227,6 +242,73 @@ async def test_every_stage_is_told_who_waits_and_for_how_long() -> None:
     with pytest.raises(DeadlineExceeded, match=r"0\.02 s"):
         await search.search(SearchRequest(["q"], caller=caller))
     assert embedder.calls[0]["caller"] == caller
+
+
+@dataclass
+class FailingReranker(ScriptedReranker):
+    failure: Exception | None = None
+    """None: it never answers."""
+
+    async def rerank(self, query: str, passages: Sequence[str], **options: Any) -> Scores:
+        await super().rerank(query, passages, **options)
+        if self.failure is not None and query != "fine":
+            raise self.failure
+        if self.failure is None:
+            await asyncio.sleep(3600)
+        return await super().rerank(query, passages, **options)
+
+
+DOWN = [Unavailable("gone"), Overloaded("busy"), ReplicaFull("full"), DeadlineExceeded("late"), None]
+
+
+@pytest.mark.parametrize("failure", DOWN, ids=lambda failure: type(failure).__name__)
+async def test_where_the_settings_say_so_a_search_whose_reranker_is_down_is_answered_as_retrieved(failure: Exception | None) -> None:
+    counted: list[tuple[str, float, dict[str, str]]] = []
+    observer = Observer(lambda kind, name, value, tags: counted.append((name, value, tags)))
+    search = pipeline(
+        *(ScriptedEmbedder(), ScriptedRetriever(HITS), {"r": FailingReranker(RERANKED, failure=failure)}),
+        observer=observer,
+        reranker="r",
+        rerank_within_s=0.05,
+    )
+    answer = await search.search(SearchRequest(["q", "fine"], top_k=2))
+    # Not the one query with the reranker's scores and the other without.
+    assert answer.results == [HITS[:2], HITS[:2]]
+    assert list(answer.degraded) == ["rerank"]
+    assert set(answer.timings_ms) == {"embed", "retrieve", "rerank"}
+    assert counted == [("degraded_total", 1, {"stage": "rerank"})]
+
+
+async def test_it_is_answered_in_time_for_its_own_deadline() -> None:
+    search = pipeline(ScriptedEmbedder(), ScriptedRetriever(HITS), {"r": FailingReranker(RERANKED)}, reranker="r", rerank_within_s=3600)
+    caller = Caller(deadline=Deadline(0.2))
+    assert list((await search.search(SearchRequest(["q"], caller=caller))).degraded) == ["rerank"]
+    caller.deadline.remaining_s()
+
+
+@pytest.mark.parametrize("failure", [ComputeError("a bug"), InvalidRequest("too long"), TimeoutError("somebody else's")], ids=repr)
+async def test_what_is_not_an_outage_does_not_degrade_a_search(failure: Exception) -> None:
+    reranker = FailingReranker(RERANKED, failure=failure)
+    search = pipeline(ScriptedEmbedder(), ScriptedRetriever(HITS), {"r": reranker}, reranker="r", rerank_within_s=5)
+    with pytest.raises(type(failure)):
+        await search.search(SearchRequest(["q"]))
+
+
+@pytest.mark.parametrize(("settings", "asked"), [({}, {}), ({"rerank_within_s": 5}, {"min_score": 0.5})])
+async def test_a_search_fails_with_its_reranker_unless_the_settings_allow_otherwise(settings: Any, asked: Any) -> None:
+    failure = Unavailable("gone", retry_after_s=3)
+    reranker = FailingReranker(RERANKED, failure=failure)
+    search = pipeline(ScriptedEmbedder(), ScriptedRetriever(HITS), {"r": reranker}, reranker="r", **settings)
+    with pytest.raises(BgeServeError) as raised:
+        await search.search(SearchRequest(["q"], **asked))
+    assert raised.value is failure
+
+
+async def test_a_reranked_search_is_not_degraded() -> None:
+    search = pipeline(ScriptedEmbedder(), ScriptedRetriever(HITS), {"r": ScriptedReranker(RERANKED)}, reranker="r", rerank_within_s=5)
+    answer = await search.search(SearchRequest(["q"]))
+    assert [h.id for h in answer.results[0]] == ["b", "c", "a"]
+    assert answer.degraded == []
 
 
 def test_blending_weighs_the_reranker_against_the_fused_score() -> None:

@@ -1,4 +1,4 @@
-"""A file system of its own, in an image file, whose power can be cut. Needs root, mkfs.ext4 and a loop device."""
+"""File systems of one's own: in an image file, whose power can be cut, and in memory. They need root; the first mkfs.ext4 and a loop device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import fcntl
 import os
 import shutil
 import subprocess
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _EXT4_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32): what is not on the device now never gets there
@@ -15,6 +16,29 @@ _WITHOUT_FLUSHING_THE_JOURNAL = (2).to_bytes(4, "little")
 
 class CannotMount(Exception):
     """Says what is missing."""
+
+
+@contextmanager
+def memory_disk(folder: Path, size_mib: int) -> Generator[Path]:
+    """A file system in memory, mounted at `folder`/tmpfs, which is soon full. Raises CannotMount."""
+    if os.geteuid() != 0:
+        raise CannotMount("needs root, to mount a tmpfs")
+    path = folder / "tmpfs"
+    path.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", path], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise CannotMount(f"cannot mount a tmpfs: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def fill(file: Path) -> None:
+    """Take all the room of a disk away."""
+    with file.open("wb", buffering=0) as output, suppress(OSError):
+        while output.write(bytes(2**20)):
+            continue
 
 
 class Disk:

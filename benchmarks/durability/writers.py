@@ -1,4 +1,4 @@
-"""Sixteen writers that put, replace and delete documents of their own over HTTP, whatever happens to the service meanwhile; and what the
+"""Writers that put, replace and delete documents of their own over HTTP, whatever happens to the service meanwhile; and what the
 service says afterwards of all that it has.
 
 Knows the API and the clock. What the answers must add up to is in `truth.py`.
@@ -35,14 +35,16 @@ HITS = 50
 
 
 class Writers:
-    def __init__(self, url: str, truth: Truth, seed: int) -> None:
+    def __init__(self, url: str, truth: Truth, seed: int, writers: int = WRITERS, pause_s: float = 0) -> None:
+        """pause_s: of each writer after each answer."""
         self._truth = truth
         self._url = url
-        self._choose = [random.Random(f"{seed}-{writer}") for writer in range(WRITERS)]
+        self._pause_s = pause_s
+        self._choose = [random.Random(f"{seed}-{writer}") for writer in range(writers)]
         self._version = 0
         self._stopping = False
         self._news = asyncio.Event()
-        self._began_s = [0.0] * WRITERS
+        self._began_s = [0.0] * writers
         """When the write was sent that each writer's latest acknowledgement is for."""
         self.acknowledged_at: list[float] = []
         self.deletes = 0
@@ -54,7 +56,7 @@ class Writers:
         """All of them, until the context ends and each has an answer to what it sent last."""
         self._stopping = False
         async with httpx.AsyncClient(base_url=self._url, timeout=TIMEOUT_S + 5) as client, asyncio.TaskGroup() as tasks:
-            for writer in range(WRITERS):
+            for writer in range(len(self._choose)):
                 tasks.create_task(self._write(client, writer))
             try:
                 yield
@@ -88,8 +90,7 @@ class Writers:
                 self.acknowledged_at.append(monotonic())
                 self._news.set()
                 self.deletes += version == ABSENT
-            else:
-                await asyncio.sleep(wait_s)
+            await asyncio.sleep(wait_s or self._pause_s)
 
     async def _send(self, client: httpx.AsyncClient, ids: Sequence[str], version: int) -> float | None:
         """None: acknowledged. Else how long to wait."""

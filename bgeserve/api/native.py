@@ -174,6 +174,8 @@ class SearchResponse(TypedDict):
     timings_ms: dict[str, float]
     truncated: dict[str, bool]
     """Per stage: whether any of its texts was cut at the model's limit."""
+    degraded: list[str]
+    """Stages that were left out, since what they need was down: the results are those of the stage before. Empty when all is well."""
     usage: SearchUsage
 
 
@@ -205,6 +207,7 @@ def _search_response(answer: SearchAnswer, *, single: bool) -> SearchResponse:
         "results": results[0] if single else results,
         "timings_ms": {stage: round(ms, 2) for stage, ms in answer.timings_ms.items()},
         "truncated": dict(answer.truncated),
+        "degraded": list(answer.degraded),
         "usage": {"total_tokens": total(answer.tokens), "stages": dict(answer.tokens)},
     }
 

@@ -36,12 +36,14 @@ def run(args: argparse.Namespace) -> int:
         answer = client.search_many([args.query], **{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
     hits = answer.results[0]
     if args.json:
-        print_json({"results": [asdict(hit) for hit in hits], "timings_ms": answer.timings_ms, "tokens": answer.tokens})
+        told = {"timings_ms": answer.timings_ms, "tokens": answer.tokens, "degraded": list(answer.degraded)}
+        print_json({"results": [asdict(hit) for hit in hits], **told})
         return 0
     rows = [(i + 1, f"{hit.score:.4f}", hit.id, titled(hit.title, hit.text), _why(hit)) for i, hit in enumerate(hits)]
     print_table(["", "score", "id", "text", "why"], rows)
     timings = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in answer.timings_ms.items())
-    Console(stderr=True).print(f"{len(hits)} hits; {timings}", style="dim", highlight=False)
+    without = f"; DEGRADED, without {', '.join(answer.degraded)}" if answer.degraded else ""
+    Console(stderr=True).print(f"{len(hits)} hits; {timings}{without}", style="dim", highlight=False)
     return 0
 
 

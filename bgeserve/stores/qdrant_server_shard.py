@@ -8,8 +8,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 from qdrant_client import QdrantClient, models
-from qdrant_client.common.client_exceptions import QdrantException
-from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from bgeserve.errors import ServiceError, StoreError, Unavailable
 from bgeserve.stores.qdrant_shard import Condition, Lexicon, Point, Sparse, Stored, Vector
@@ -128,13 +128,20 @@ class ServerShard:
 
 
 def call(collection: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Raises Unavailable when there is no server, ServiceError when it fails."""
+    """Raises Unavailable when there is no server, or it fails or has no room for us now; ServiceError for what it refuses."""
     try:
         return function(*args, **kwargs)
     except ResponseHandlingException as error:
         raise Unavailable(f"collection {collection!r}: Qdrant did not answer: {error}") from error
     except (ApiException, QdrantException) as error:
-        raise ServiceError(f"collection {collection!r}: Qdrant failed: {error}") from error
+        kind = Unavailable if _is_down(error) else ServiceError
+        raise kind(f"collection {collection!r}: Qdrant failed: {error}") from error
+
+
+def _is_down(error: Exception) -> bool:
+    """Its 4xx are about what was asked; the client has an error of its own for 429."""
+    status = error.status_code if isinstance(error, UnexpectedResponse) else None
+    return isinstance(error, ResourceExhaustedResponse) or (status is not None and status >= 500)
 
 
 def _token_vector_params(dimensions: int) -> models.VectorParams:

@@ -292,7 +292,7 @@ class Stage:
         self.reranking = Switch()
         self.readiness: Readiness | BgeServeError = Readiness(ready=True)
         embedder, reranker = HashingEmbedder(self.embedding), OverlapReranker(self.reranking)
-        searching = SearchService(embedder, DictRetriever(), {"overlap": reranker}, SearchSettings())
+        searching = SearchService(embedder, DictRetriever(), {"overlap": reranker}, SearchSettings(rerank_within_s=5))
         self.service = StagedService({"hashing": embedder}, {"overlap": reranker}, searching, self._readiness)
 
     async def _readiness(self) -> Readiness:

@@ -6,6 +6,8 @@ from typing import Any, cast
 import grpc
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from bgeserve.caller import Caller
 from bgeserve.deadline import Deadline
@@ -43,6 +45,12 @@ async def test_the_death_of_a_second_replica_is_reported_as_unavailable() -> Non
         await ask(handle)
     assert caught.value.retry_after_s
     assert len(handle.calls) == 2
+
+
+async def test_a_model_none_of_whose_replicas_can_start_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="no replica can start") as caught:
+        await ask(FakeHandle([DeploymentUnavailableError(DeploymentID("embedder-m3", "search"))]))
+    assert caught.value.retry_after_s
 
 
 async def test_a_dead_replica_that_the_router_still_chooses_is_no_second_death() -> None:

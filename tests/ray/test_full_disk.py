@@ -14,9 +14,10 @@ import httpx
 import pytest
 import yaml
 
+from benchmarks.durability.disk import fill
 from tests.checkpoints import make_bert
 from tests.ray.processes import START_S, Up, replicas
-from tests.stores.disks import fill, tmpfs
+from tests.stores.disks import tmpfs
 
 pytestmark = pytest.mark.ray
 BringUp = Callable[..., Up]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from benchmarks.durability.disk import CannotMount, Disk
+from benchmarks.durability.disk import CannotMount, Disk, memory_disk
 
 
 @contextmanager
@@ -27,21 +25,9 @@ def ext4(folder: Path, size_mib: int) -> Iterator[Disk]:
 
 @contextmanager
 def tmpfs(folder: Path, size_mib: int) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a tmpfs")
-    path = folder / "tmpfs"
-    path.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", path], check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
-    try:
+    with ExitStack() as mounted:
+        try:
+            path = mounted.enter_context(memory_disk(folder, size_mib))
+        except CannotMount as problem:
+            pytest.skip(str(problem))
         yield path
-    finally:
-        subprocess.run(["umount", "--lazy", path], check=True)
-
-
-def fill(file: Path) -> None:
-    """Take all the room of a disk away."""
-    with file.open("wb", buffering=0) as output, suppress(OSError):
-        while output.write(bytes(2**20)):
-            continue

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.durability.disk import fill
 from bgeserve.errors import StorageFull, StoreError
 from bgeserve.store_settings import QdrantEdgeSettings
 from bgeserve.stores.bm25 import mean_tokens
 from bgeserve.stores.qdrant_collection import STEADY_CHUNKS
 from bgeserve.stores.qdrant_edge import QdrantEdgeStore
-from tests.stores.disks import ext4, fill
+from tests.stores.disks import ext4
 from tests.stores.samples import SCHEMA, chunk, embed, query
 
 

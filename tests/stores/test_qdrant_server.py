@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from bgeserve.errors import StoreError
+from bgeserve.errors import ServiceError, StoreError, Unavailable
 from bgeserve.store_settings import QdrantEdgeSettings, QdrantSettings
 from bgeserve.stores import open_store
 from tests.stores.samples import SCHEMA, chunk, embed, query
@@ -17,7 +19,8 @@ if find_spec("qdrant_client") is None:
 
 from qdrant_client import QdrantClient, models
 
-from bgeserve.stores.qdrant_server import QdrantStore
+from bgeserve.stores.qdrant_server import QdrantStore, connect
+from bgeserve.stores.qdrant_server_shard import call
 
 
 @pytest.fixture
@@ -79,6 +82,27 @@ def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(StoreError, match=r"store\.url cannot be used") as refused:
         open_store(QdrantSettings(url="http://127.0.0.1:9", timeout_s=1))
     assert refused.value.field == "url"
+
+
+@pytest.mark.parametrize(("status", "kind"), [(500, Unavailable), (503, Unavailable), (429, Unavailable), (400, ServiceError)])
+def test_a_server_that_fails_is_down_and_one_that_refuses_is_not(status: int, kind: type[ServiceError]) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("retry-after", "1")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        client = connect(QdrantSettings(url=f"http://127.0.0.1:{server.server_port}"))
+        with pytest.raises(ServiceError, match="Qdrant failed") as raised:
+            call("docs", client.get_collections)
+        client.close()
+        server.shutdown()
+    assert type(raised.value) is kind
 
 
 def test_a_secret_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
