@@ -13,6 +13,8 @@ class Caller:
     deadline: Deadline = NO_DEADLINE
     tenant: str = ""
     """Whose work it is: tenants share a model fairly."""
+    traceparent: str = ""
+    """Of the span that this work is a part of (`tracing.py`); empty where nothing is traced."""
 
 
 ANYONE = Caller()

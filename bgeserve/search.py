@@ -13,6 +13,7 @@ from time import perf_counter
 
 import numpy as np
 
+from bgeserve import tracing
 from bgeserve.errors import FingerprintMismatch, InvalidRequest
 from bgeserve.fusion import Fusion
 from bgeserve.index_embedders import IndexEmbedders
@@ -174,7 +175,8 @@ class _Journal:
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
         started = perf_counter()
-        yield
+        with tracing.stage(name):
+            yield
         self.timings_ms[name] = self.timings_ms.get(name, 0.0) + 1000 * (perf_counter() - started)
 
     def count(self, name: str, made: Embeddings | Scores) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from bgeserve import tracing
 from bgeserve.call_gate import CallGate
 from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span
@@ -76,6 +77,8 @@ class _RemoteModel:
         slices = split_by_bytes(texts, self._max_call_bytes) or [slice(0, 0)]
         if len(slices) > 1:
             caller = replace(caller, lane="bulk")
+
+        caller = tracing.carried(caller)
 
         async def call(part: slice) -> Any:
             size = sum(map(len, texts[part]))
