@@ -6,6 +6,7 @@ Knows Serve's log records. The line of each request is `bgeserve.api.access_log`
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from typing import Any
 
 from ray import serve
@@ -37,11 +38,17 @@ def work_for(request_id: str) -> None:
 class _ToServe(logging.Handler):
     """Serve gives a replica's log file to its own logger alone: what others say would be lost."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def emit(self, record: logging.LogRecord) -> None:
+        if SERVE.isEnabledFor(record.levelno):
+            if record.name == ACCESS_LOGGER:
+                record.__dict__.update(self._of_access)
+            SERVE.handle(record)
+
+    @cached_property
+    def _of_access(self) -> dict[str, Any]:
+        """Serve would find this out anew for every line, which costs more than the line."""
         context = serve.get_replica_context()
-        # Serve would find this out anew for every line, which costs more than the line.
-        self._of_access: dict[str, Any] = {
+        return {
             "application": context.app_name,
             "deployment": context.deployment,
             "replica": context.replica_tag,
@@ -49,12 +56,6 @@ class _ToServe(logging.Handler):
             "skip_context_filter": True,
             "serve_access_log": True,  # so that `enable_access_log: false` holds for it
         }
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if SERVE.isEnabledFor(record.levelno):
-            if record.name == ACCESS_LOGGER:
-                record.__dict__.update(self._of_access)
-            SERVE.handle(record)
 
 
 class _WithoutServesOwnLines(logging.Filter):
