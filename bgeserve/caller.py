@@ -17,6 +17,8 @@ class Caller:
     """The process that sends this call, and what it knows of work that no replica has (`unmet.py`)."""
     waiting_bytes: int = 0
     refused_bytes: int = 0
+    traceparent: str = ""
+    """Of the span that this work is a part of (`tracing.py`); empty where nothing is traced."""
 
 
 ANYONE = Caller()

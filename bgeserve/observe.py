@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Literal, Protocol
 
+ACCESS_LOGGER = "bgeserve.access"
+"""The name under which each request has its line (`api/access_log.py`), for whoever decides where that goes."""
+
 Kind = Literal["count", "gauge", "histogram"]
 
 

@@ -7,24 +7,28 @@ piece and not for a write. Knows threads, pieces and commits; what a step does i
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from bgeserve.errors import InvalidRequest, Unavailable
+from bgeserve.errors import BgeServeError, InvalidRequest, Unavailable
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
 from bgeserve.group_commit import GroupCommit
 from bgeserve.observe import Observer
 from bgeserve.ordered_store import OrderedStore
 from bgeserve.protocols import WriteTicket
-from bgeserve.store_settings import StoreSettings
+from bgeserve.store_metrics import StoreMetrics
+from bgeserve.store_settings import EmbeddedStoreSettings, StoreSettings
 from bgeserve.stores import open_store
 from bgeserve.types import Chunk, CollectionInfo, EmbeddedChunks, Embeddings, Hit, Leg, Query
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 MAX_PIECE = 64
 """Documents or chunks per step; a document of more chunks is one step."""
@@ -38,6 +42,8 @@ class StoreRetriever:
 
     def __init__(self, settings: StoreSettings, *, observer: Observer | None = None) -> None:
         self._observer = observer or Observer()
+        folder = settings.path if isinstance(settings, EmbeddedStoreSettings) else None
+        self._metrics = StoreMetrics(self._observer, settings.measured_documents, folder)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._store = self._thread.submit(_open, settings).result()
         self._writers = asyncio.Lock()
@@ -80,12 +86,16 @@ class StoreRetriever:
     async def finish_write(self, collection: str, ticket: WriteTicket, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
         collection = ticket.collection or collection
         try:
-            await self._write(self._store.prepare, collection, ticket.sequence, chunks, embeddings)
-            for rows in _whole_documents(chunks):
-                await self._write(self._store.apply, collection, ticket.sequence, rows, chunks, embeddings)
-            await self._commit.commit()
+            with self._metrics.write():
+                await self._write(self._store.prepare, collection, ticket.sequence, chunks, embeddings)
+                for rows in _whole_documents(chunks):
+                    await self._write(self._store.apply, collection, ticket.sequence, rows, chunks, embeddings)
+                await self._commit.commit()
         finally:
             self._end(collection, ticket.sequence)
+        if self._metrics.is_due(collection):
+            # Not awaited: the write is stored, whatever this finds.
+            self._thread.submit(self._count, collection)
 
     async def abandon_write(self, collection: str, ticket: WriteTicket) -> None:
         self._end(ticket.collection or collection, ticket.sequence)
@@ -169,6 +179,12 @@ class StoreRetriever:
     async def _flush(self) -> None:
         with self._observer.duration("store_flush_s"):
             await self._run(self._store.flush)
+
+    def _count(self, collection: str) -> None:
+        try:
+            self._metrics.counted(collection, self._store.describe(collection).count)
+        except BgeServeError as error:
+            log.info("collection %r was not counted: %s", collection, error.message)
 
     def _end(self, collection: str, sequence: int) -> None:
         # Not awaited: it also runs while its caller is being cancelled, and the thread's queue puts it in its place.

@@ -14,6 +14,7 @@ from time import perf_counter
 
 import numpy as np
 
+from bgeserve import tracing
 from bgeserve.errors import DeadlineExceeded, FingerprintMismatch, InvalidRequest, Overloaded, Unavailable
 from bgeserve.fusion import Fusion
 from bgeserve.index_embedders import IndexEmbedders
@@ -207,7 +208,8 @@ class _Journal:
     def stage(self, name: str) -> Generator[None]:
         started = perf_counter()
         try:
-            yield
+            with tracing.stage(name):
+                yield
         finally:  # what was waited for in vain took its time too
             self.timings_ms[name] = self.timings_ms.get(name, 0.0) + 1000 * (perf_counter() - started)
 

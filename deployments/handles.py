@@ -14,6 +14,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from bgeserve import tracing
 from bgeserve.call_gate import CallGate
 from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span
@@ -78,6 +79,8 @@ class _RemoteModel:
         if len(slices) > 1:
             caller = replace(caller, lane="bulk")
         unsent_bytes = sum(map(len, texts)) if caller.lane == "bulk" else 0
+
+        caller = tracing.carried(caller)
 
         async def call(part: slice, unsent: Waiting) -> Any:
             size = sum(map(len, texts[part]))

@@ -71,13 +71,14 @@ class _Ingress:
     def __init__(
         self, settings: IngressSettings, embedders: Mapping[str, Model], rerankers: Mapping[str, Model], index: Index | None = None
     ) -> None:
-        prepare_replica()
+        prepare_replica(is_ingress=True)
         self._settings = settings
         self._service = _RemoteService(embedders, rerankers, index)
         self._model_server = ModelServer(self._service, settings)
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return create_app(self._service, self._settings, keys_from(os.environ))
+        # Serve's own server puts the request's id into every answer.
+        return create_app(self._service, self._settings, keys_from(os.environ), answers_request_id=False)
 
     async def encode(
         self,

@@ -21,6 +21,7 @@ from ray.serve.handle import DeploymentHandle
 
 from bgeserve.errors import ServiceError
 from bgeserve.travels import travels
+from deployments import logs
 
 logger = logging.getLogger("ray.serve")
 
@@ -42,6 +43,8 @@ class JoinedCall:
     method: str
     args: Sequence[Any]
     keywords: Mapping[str, Any]
+    request_id: str = ""
+    """Of the request that it is a part of: what carries it over belongs to any one of them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,7 +94,8 @@ class JoinedCalls:
         loop = asyncio.get_running_loop()
         if self._waiting and sum(waiting.text_bytes for waiting in self._waiting) + text_bytes > self._max_call_bytes:
             self._send()
-        waiting = _Waiting(JoinedCall(next(self._names), method, args, keywords), text_bytes, loop.create_future())
+        call = JoinedCall(next(self._names), method, args, keywords, logs.request_id())
+        waiting = _Waiting(call, text_bytes, loop.create_future())
         self._waiting.append(waiting)
         if len(self._waiting) == MAX_JOINED:
             self._send()
@@ -209,6 +213,7 @@ class AnswersJoined:
                 self._joined[id].cancel()
 
     async def _answer(self, call: JoinedCall) -> Any:
+        logs.work_for(call.request_id)
         try:
             return await getattr(self, call.method)(*call.args, **call.keywords)
         except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from importlib.util import find_spec
@@ -10,11 +11,14 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
+from ray import serve
 from ray.serve import metrics
 
 import bgeserve
+from bgeserve import tracing
 from bgeserve.errors import BgeServeError, ServiceError, SettingsError
 from bgeserve.observe import Kind, Observer
+from deployments.logs import send_to_serve_log
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,10 +33,13 @@ BOUNDARIES: dict[str, list[float]] = {
 """Histogram buckets by the unit that a metric's name ends in."""
 
 
-def prepare_replica() -> None:
+def prepare_replica(*, is_ingress: bool = False) -> None:
     """Before anything else of ours runs. Raises SettingsError."""
     _refuse_foreign_packages()
-    logging.getLogger("bgeserve").addHandler(_ToServeLog())
+    send_to_serve_log(keep_calls=is_ingress)
+    if tracing.is_asked_for(os.environ):
+        replica = serve.get_replica_context()
+        tracing.start(os.environ, **{"service.instance.id": replica.replica_tag, "bge_serve.deployment": replica.deployment})
 
 
 def answers_refusals(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T | BgeServeError]]:
@@ -97,10 +104,3 @@ def _refuse_foreign_packages() -> None:
             raise SettingsError(
                 f"`{name}` would be imported from {found}, but bge-serve is in {ours}: rename that folder or start elsewhere"
             )
-
-
-class _ToServeLog(logging.Handler):
-    """Serve gives a replica's log file to its own logger alone: what others say would be lost."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        logger.handle(record)

@@ -18,7 +18,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bgeserve import tracing
 from bgeserve.api import collections, health, model_server, names, native, openai, rerank, transfer
+from bgeserve.api.access_log import HUNG_UP, AccessLog, Entry, entry_of, name_of
 from bgeserve.api.admission import ByteBudget, Held
 from bgeserve.api.auth import RequireKey, key_of, path_of
 from bgeserve.api.encoding import IN_LOOP_BYTES, to_json
@@ -34,6 +36,7 @@ from bgeserve.api.schema import Body, Nothing, parse
 from bgeserve.api.timing import Timer
 from bgeserve.backend import Backend
 from bgeserve.deadline import Deadline
+from bgeserve.errors import BgeServeError
 from bgeserve.settings import IngressSettings
 
 B = TypeVar("B", bound=Body)
@@ -50,13 +53,17 @@ OPERATIONS: tuple[Operation[Any], ...] = (
 )
 
 
-def create_app(backend: Backend, settings: IngressSettings, keys: Sequence[ApiKey] = ()) -> Starlette:
-    """The HTTP API over any backend. With keys, all but the page and the two routes for probes need one of them as a bearer token."""
+def create_app(backend: Backend, settings: IngressSettings, keys: Sequence[ApiKey] = (), *, answers_request_id: bool = True) -> Starlette:
+    """The HTTP API over any backend. With keys, all but the page and the two routes for probes need one of them as a bearer token.
+
+    answers_request_id: False where the server around the app puts `x-request-id` into every answer itself.
+    """
     operations = (*OPERATIONS, openapi_operation(OPERATIONS, key_needed=bool(keys)))
     door = Door(backend, settings, ByteBudget(settings.max_inflight_bytes))
     paths = list(dict.fromkeys(operation.path for operation in operations))
     forms = {operation.path: operation.errors for operation in operations}
-    middleware = [Middleware(RequireKey, keys=keys, forms=forms)] if keys else []
+    middleware = [Middleware(AccessLog, answers_request_id=answers_request_id)]
+    middleware += [Middleware(RequireKey, keys=keys, forms=forms)] if keys else []
 
     def route(path: str) -> Route:
         here = [operation for operation in operations if operation.path == path]
@@ -85,17 +92,27 @@ def _endpoint(operations: Sequence[Operation[Any]], door: Door) -> Callable[[Req
 
     async def endpoint(request: Request) -> Response:
         operation = by_method["GET" if request.method == "HEAD" else cast("Any", request.method)]
-        try:
-            return await _serve(operation, request, door)
-        except ClientDisconnect:
-            return Response(status_code=499)
-        except Exception as error:  # noqa: BLE001 (error_response logs what nobody raised on purpose)
-            return error_response(in_words_of(operation.names, error), operation.errors)
+        entry = entry_of(request.scope)
+        entry.route = operation.path
+        with tracing.request(f"{operation.method} {operation.path}", request.headers, entry.request_id) as span:
+            response = await _answer(operation, request, door, entry)
+            span.ended(response.status_code, entry.error)
+        return response
 
     return endpoint
 
 
-async def _serve(operation: Operation[Any], request: Request, door: Door) -> Response:
+async def _answer(operation: Operation[Any], request: Request, door: Door, entry: Entry) -> Response:
+    try:
+        return await _serve(operation, request, door, entry)
+    except ClientDisconnect:
+        return Response(status_code=HUNG_UP)
+    except Exception as error:  # noqa: BLE001 (error_response logs what nobody raised on purpose)
+        entry.error = getattr(error, "code", BgeServeError.code)
+        return error_response(in_words_of(operation.names, error), operation.errors)
+
+
+async def _serve(operation: Operation[Any], request: Request, door: Door, entry: Entry) -> Response:
     timer = Timer()
     timeout_s = timeout_s_of(request.headers, door.settings.timeout_s)
     call = _call(request, door, timeout_s)
@@ -103,12 +120,16 @@ async def _serve(operation: Operation[Any], request: Request, door: Door) -> Res
         with door.budget.request(call.tenant) as held:
             body = await _read(operation, request, door.settings, held)
             timer.lap("read")
+            entry.lane, entry.model = call.lane or "", name_of(getattr(body, "model", None))
+            entry.collection = name_of(call.path.get("collection") or getattr(body, "collection", None))
             async with while_client_waits(request.receive):
                 answer = await operation.handler(call, body)
                 timer.lap("answer")
                 content = await to_json(answer)
                 timer.lap("render")
-    headers = {**answer.headers, "server-timing": timer.header(answer.timings_ms)}
+    entry.stages_ms = timer.stages_ms(answer.timings_ms)
+    entry.model, entry.tokens, entry.degraded = answer.model or entry.model, answer.tokens, answer.degraded
+    headers = {**answer.headers, "server-timing": timer.header(entry.stages_ms)}
     return Response(content, answer.status, headers, media_type="application/json")
 
 

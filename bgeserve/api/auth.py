@@ -28,7 +28,7 @@ class RequireKey:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = self._key_of(scope) if scope["type"] == "http" else None
         if key is not None:
-            scope.setdefault("state", {})["key"] = key
+            scope.setdefault("state", {}).update(key=key, key_id=key.name)
         if key is not None or scope["type"] != "http" or path_of(scope) in OPEN_PATHS:
             await self._app(scope, receive, send)
             return

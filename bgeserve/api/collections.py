@@ -145,7 +145,7 @@ async def put_documents(call: Call, body: PutBody) -> Answer:
         "truncated": list(written.truncated),
         "usage": {"total_tokens": int(written.tokens)},
     }
-    return Answer(lambda: response)
+    return Answer(lambda: response, tokens=int(written.tokens))
 
 
 # -- GET -------------------------------------------------------------------------------------------------------------------------------

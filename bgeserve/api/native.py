@@ -96,7 +96,7 @@ async def encode(call: Call, body: EncodeBody) -> Answer:
             "usage": token_usage(embeddings.tokens),
         }
 
-    return Answer(render, json_bytes(embeddings), timings_ms=embeddings.timings_ms)
+    return Answer(render, json_bytes(embeddings), timings_ms=embeddings.timings_ms, model=model, tokens=total(embeddings.tokens))
 
 
 def _encode_item(embeddings: Embeddings, i: int, encoding: EncodingFormat) -> EncodeItem:
@@ -198,7 +198,12 @@ async def search(call: Call, body: SearchBody) -> Answer:
         )
     )
     size = sum(len(hit.text) + 500 for hits in answer.results for hit in hits)
-    return Answer(lambda: _search_response(answer, single=isinstance(body.query, str)), size, timings_ms=answer.timings_ms)
+    return Answer(
+        lambda: _search_response(answer, single=isinstance(body.query, str)),
+        size,
+        timings_ms=answer.timings_ms,
+        tokens=total(answer.tokens),
+    )
 
 
 def _search_response(answer: SearchAnswer, *, single: bool) -> SearchResponse:

@@ -26,6 +26,7 @@ from bgeserve.api.schema import (
     cut_indices,
     refuse,
     token_usage,
+    total,
 )
 from bgeserve.errors import InvalidRequest
 from bgeserve.types import Embeddings, InputType, ModelInfo, Output
@@ -76,7 +77,13 @@ async def embeddings(call: Call, body: EmbeddingsBody) -> Answer:
         caller=call.caller(),
     )
     _check_dimensions(body.dimensions, vectors, model)
-    return Answer(lambda: _response(vectors, model, body.encoding_format), json_bytes(vectors), timings_ms=vectors.timings_ms)
+    return Answer(
+        lambda: _response(vectors, model, body.encoding_format),
+        json_bytes(vectors),
+        timings_ms=vectors.timings_ms,
+        model=model,
+        tokens=total(vectors.tokens),
+    )
 
 
 def _check_dimensions(wanted: int | None, vectors: Embeddings, model: str) -> None:

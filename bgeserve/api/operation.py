@@ -5,7 +5,7 @@ Knows the backend and the limits, not HTTP: a handler gets a checked body and gi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -53,6 +53,12 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     timings_ms: Mapping[str, float] = field(default_factory=dict[str, float])
     """Where the time went behind the API, for the header `server-timing`."""
+    model: str = ""
+    """The one that answered, where the request chose one."""
+    tokens: int = 0
+    """Computed for it."""
+    degraded: Sequence[str] = ()
+    """Stages that were left out, because what they need did not answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ async def rerank(call: Call, body: RerankBody) -> Answer:
     )
     size = sum(map(len, body.documents)) if body.return_documents else 0
     size += (120 + 40 * len(scores.parts)) * len(body.documents)
-    return Answer(lambda: _response(scores, model, body), size, timings_ms=scores.timings_ms)
+    return Answer(lambda: _response(scores, model, body), size, timings_ms=scores.timings_ms, model=model, tokens=total(scores.tokens))
 
 
 def _response(scores: Scores, model: str, body: RerankBody) -> RerankResponse:

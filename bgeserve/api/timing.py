@@ -19,7 +19,11 @@ class Timer:
         self._laps_ms[name] = 1000 * (now - self._last)
         self._last = now
 
-    def header(self, within_answer: Mapping[str, float]) -> str:
-        """`read` (body and JSON), `answer` (the backend; what is known of its inside follows), `render` (JSON), and `total`."""
+    def stages_ms(self, within_answer: Mapping[str, float]) -> dict[str, float]:
+        """`read` (body and JSON), `answer` (the backend; what is known of its inside follows), `render` (JSON)."""
+        return {**self._laps_ms, **within_answer}
+
+    def header(self, stages_ms: Mapping[str, float]) -> str:
+        """The stages, and `total`."""
         total_ms = 1000 * (perf_counter() - self._started)
-        return ", ".join(f"{name};dur={ms:.2f}" for name, ms in {**self._laps_ms, **within_answer, "total": total_ms}.items())
+        return ", ".join(f"{name};dur={ms:.2f}" for name, ms in {**stages_ms, "total": total_ms}.items())

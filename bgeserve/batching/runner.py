@@ -13,6 +13,7 @@ from math import inf
 from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
 
+from bgeserve import tracing
 from bgeserve.batching.executor import Executor
 from bgeserve.caller import Caller
 from bgeserve.errors import DeadlineExceeded
@@ -85,6 +86,11 @@ class Runner(Generic[T, R]):
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline of {timeout_s:.2g} s passed while this model was at work") from None
         self._observe.record("tokenize_s", tokenize_s)
+        tracing.record(
+            caller,
+            [("tokenize", tokenize_s), ("queue", computed.wait_s), ("forward", computed.compute_s)],
+            **{"bge_serve.texts": len(items), "bge_serve.tokens": sum(item.cost for item in items)},
+        )
         timings_ms = {"tokenize": 1000 * tokenize_s, "wait": 1000 * computed.wait_s, "forward": 1000 * computed.compute_s}
         return Answered(items, computed.results, timings_ms)
 

@@ -18,6 +18,7 @@ from bgeserve.models import heads
 from bgeserve.models.checkpoint import Checkpoint, head_files_of
 from bgeserve.models.encoder import PackedEncoder
 from bgeserve.models.fingerprint import fingerprint
+from bgeserve.models.gpu_memory import hold_to_share
 from bgeserve.models.hub import MULTI_VECTOR_HEAD, SPARSE_HEAD, locate
 from bgeserve.models.loading import limit_of, load_linear, load_tokenizer, load_transformer
 from bgeserve.models.query_prompt import QueryPrompt
@@ -187,6 +188,8 @@ def load_embedder_of(
     row = find_embedder(settings.like or settings.model)
     device = choose_device(settings)
     checkpoint = Checkpoint.read(locate(settings.model, settings.revision), row.max_tokens if row else None)
+    dtype = choose_dtype(settings.dtype, device)
+    hold_to_share(settings, checkpoint, device, dtype)
     tokenizer = load_tokenizer(checkpoint, limit_of(settings, checkpoint))
     embedder_heads = replace(_load_heads(checkpoint, row, device), token_states=token_states)
     if token_states and embedder_heads.multi_vector is not None:
@@ -212,7 +215,7 @@ def load_embedder_of(
         ),
         options=("instruction", "examples") if prompt.example_format else ("instruction",),
     )
-    encoder = PackedEncoder(load_transformer(checkpoint, device, choose_dtype(settings.dtype, device)), checkpoint.positions, device)
+    encoder = PackedEncoder(load_transformer(checkpoint, device, dtype), checkpoint.positions, device)
     embedder = PackedEmbedder(info, tokenizer, encoder, embedder_heads, prompt, document_prefix, checkpoint.most_tokens)
     embedder.forward(embedder.tokenize(["a"]), [info.outputs])  # what the attention cannot do is refused here, not at the first request
     return embedder

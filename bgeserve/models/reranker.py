@@ -8,6 +8,7 @@ from typing import Any
 from bgeserve.catalog import RerankerKind, find_reranker
 from bgeserve.models.checkpoint import Checkpoint
 from bgeserve.models.cross_encoder import load_cross_encoder
+from bgeserve.models.gpu_memory import hold_to_share
 from bgeserve.models.hub import locate
 from bgeserve.models.layer_reranker import load_layer_reranker
 from bgeserve.models.llm_reranker import load_llm_reranker
@@ -44,4 +45,6 @@ def _load(settings: RerankerSettings) -> Scorer[Any]:
     row = find_reranker(settings.like or settings.model)
     device = choose_device(settings)
     checkpoint = Checkpoint.read(locate(settings.model, settings.revision), row.max_tokens if row else None)
-    return _LOADERS[checkpoint.reranker_kind](settings, checkpoint, device, choose_dtype(settings.dtype, device))
+    dtype = choose_dtype(settings.dtype, device)
+    hold_to_share(settings, checkpoint, device, dtype)
+    return _LOADERS[checkpoint.reranker_kind](settings, checkpoint, device, dtype)

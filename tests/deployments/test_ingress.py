@@ -36,7 +36,7 @@ def asked() -> list[int]:
 @pytest.fixture
 def ingress(monkeypatch: pytest.MonkeyPatch, reranking: Switch, asked: list[int]) -> Iterator[_Ingress]:
     states = {"embedder-hashing": overview("UPDATING", STARTING=2), RERANKER: overview("HEALTHY", RUNNING=1)}
-    monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(app_name="app"))
+    monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(app_name="app", deployment="ingress", replica_tag="r"))
     monkeypatch.setattr(serve, "status", scripted(states, asked))
     monkeypatch.delenv("BGE_SERVE_API_KEY", raising=False)
     embedder = Model(PieceHandle("embedder-hashing", HashingEmbedder(Switch())), EmbedderSettings(model="org/hashed-words"))

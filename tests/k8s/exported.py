@@ -14,15 +14,19 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bgeserve.batching.executor import Executor
 from bgeserve.caller import Caller
 from bgeserve.engine import EmbedderEngine
-from bgeserve.errors import ComputeError, DeadlineExceeded, ReplicaFull
+from bgeserve.errors import ComputeError, DeadlineExceeded, ReplicaFull, Unavailable
+from bgeserve.fusion import Fusion
 from bgeserve.observe import Kind, Observer
+from bgeserve.retrieval import StoreRetriever
 from bgeserve.settings import EmbedderSettings
-from bgeserve.types import LANES
+from bgeserve.store_settings import QdrantEdgeSettings
+from bgeserve.types import LANES, Chunk, Embeddings, Query
 from tests.checkpoints import TEXTS, make_bert
 
 SERVE_TAGS = frozenset({"application", "deployment", "replica"})
@@ -52,6 +56,32 @@ def metrics_of_a_model(folder: Path) -> list[Metric]:
     _answer_calls(make_bert(folder), observer)
     _refuse_expire_cancel_and_fail(observer)
     return [_metric(f"bge_serve_{name}", kind, tags | SERVE_TAGS) for name, (kind, tags) in sent.items()]
+
+
+def metrics_of_the_store(folder: Path) -> list[Metric]:
+    """Everything that the owner of the collections measures."""
+    sent: dict[str, tuple[Kind, frozenset[str]]] = {}
+
+    def sink(kind: Kind, name: str, value: float, tags: dict[str, str]) -> None:
+        sent[name] = (kind, frozenset(tags))
+
+    asyncio.run(_write_search_and_fail(folder, Observer(sink)))  # as deployments/retriever.py makes it
+    return [_metric(f"bge_serve_{name}", kind, tags | SERVE_TAGS) for name, (kind, tags) in sent.items()]
+
+
+async def _write_search_and_fail(folder: Path, observer: Observer) -> None:
+    retriever = StoreRetriever(QdrantEdgeSettings(path=folder / "store", create=True), observer=observer)
+    chunks = [Chunk("a", 0, 0, 7, "one two", {}, "h")]
+    embeddings = Embeddings("model@1", [2], [False], dense=np.ones((1, 4), np.float32))
+    ticket = await retriever.begin_write("default", "model@1", {"a": "h"})
+    await retriever.finish_write("default", ticket, chunks, embeddings)
+    query = Query("one", np.ones(4, np.float32))
+    await retriever.retrieve("default", [query], fingerprint="model@1", legs=("dense",), fusion=Fusion(), candidates=3, limit=3)
+    await retriever.copy("default", "copy")
+    failing = await retriever.begin_write("default", "model@1", {"b": "h"})
+    await retriever.close()
+    with pytest.raises(Unavailable):
+        await retriever.finish_write("default", failing, chunks, embeddings)
 
 
 def _answer_calls(folder: Path, observer: Observer) -> None:
@@ -112,6 +142,14 @@ def metrics_of_ray() -> Iterator[Metric]:
                 tags = [part.value for part in ast.walk(keywords.get("tag_keys", ast.Tuple([]))) if isinstance(part, ast.Constant)]
                 # A metric that is made inside a replica has Serve's tags too.
                 yield _metric(name, RAY_KINDS[node.func.attr], frozenset(tags) | SERVE_TAGS)
+
+
+def metrics_of_the_nodes() -> Iterator[Metric]:
+    """Those that Ray's agent on each node reports, GPUs included."""
+    from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
+
+    for name, gauge in METRICS_GAUGES.items():
+        yield _metric(name, "gauge", frozenset(str(key) for key in gauge.view.columns))
 
 
 def _pattern(name: ast.expr | None) -> str:

@@ -25,7 +25,7 @@ with warnings.catch_warnings(action="ignore"):  # Ray's, about its own code
 
 DATA = Path(__file__).parent.parent / "data"
 KUBERNETES = "1.37"
-EXEMPT = frozenset({"PodMonitor", "Gateway", "HTTPRoute", "HealthCheckPolicy"})
+EXEMPT = frozenset({"PodMonitor", "PrometheusRule", "Gateway", "HTTPRoute", "HealthCheckPolicy"})
 RAY = {"RayService": "rayservice-v1-schema.json", "RayJob": "rayjob-v1-schema.json"}
 
 

@@ -5,36 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.k8s.exported import Metric, metrics_of_a_model, metrics_of_ray
+from tests.k8s.exported import Metric
+from tests.k8s.prometheus import Query
 from tests.k8s.schemas import pods
 from tests.k8s.variants import documents
 
 K8S = Path(__file__).parent.parent.parent / "k8s"
 DASHBOARD = K8S / "grafana" / "bge-serve.json"
 Tree = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A PromQL expression, and where it stands."""
-
-    where: str
-    text: str
-
-    def selectors(self) -> list[tuple[str, set[str]]]:
-        """Each metric that it names, with the labels that it is selected by."""
-        found = re.findall(r"([a-zA-Z_:][\w:]*)\{([^{}]*)\}", self.text)
-        return [(metric, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers))) for metric, matchers in found]
-
-    def grouped_by(self) -> set[str]:
-        lists = re.findall(r"\b(?:by|on|without|group_left) \(([^()]*)\)", self.text)
-        return {label.strip() for labels in lists for label in labels.split(",") if label.strip()}
 
 
 @pytest.fixture(scope="module")
@@ -53,27 +36,6 @@ def queries(dashboard: Tree, panels: list[Tree]) -> list[Query]:
     return [*of_panels, *(Query(f"${name}", asked) for name, asked in _variable_queries(dashboard))]
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> list[Metric]:
-    return [*metrics_of_a_model(tmp_path_factory.mktemp("tiny")), *metrics_of_ray()]
-
-
-def _problems(query: Query, exported: list[Metric]) -> list[str]:
-    found: list[str] = []
-    known: set[str] = set()
-    for name, labels in query.selectors():
-        metrics = [metric for metric in exported if re.fullmatch(metric.name, name)]
-        if not metrics:
-            found.append(f"{query.where}: nothing exports {name}")
-        offered = {label for metric in metrics for label in metric.labels}
-        known |= offered
-        found += [f"{query.where}: {name} has no label {label}" for label in sorted(labels - offered) if metrics]
-    if known and (unknown := query.grouped_by() - known):
-        found.append(f"{query.where}: groups by {sorted(unknown)}")
-    named = set(re.findall(r"\b(?:ray|bge)_\w+", query.text))
-    return found + [f"{query.where}: {name} has no selector" for name in sorted(named - {name for name, _ in query.selectors()})]
-
-
 def _variable_queries(dashboard: Tree) -> Iterator[tuple[str, str]]:
     """`label_values(metric, label)` as a query that groups by the label."""
     for variable in dashboard["templating"]["list"]:
@@ -85,7 +47,7 @@ def _variable_queries(dashboard: Tree) -> Iterator[tuple[str, str]]:
 
 
 def test_every_metric_and_label_is_exported(queries: list[Query], exported: list[Metric]) -> None:
-    assert [problem for query in queries for problem in _problems(query, exported)] == []
+    assert [problem for query in queries for problem in query.problems(exported)] == []
 
 
 @pytest.mark.parametrize(
@@ -103,12 +65,12 @@ def test_every_metric_and_label_is_exported(queries: list[Query], exported: list
     ],
 )
 def test_a_wrong_query_is_found(text: str, said: str | None, exported: list[Metric]) -> None:
-    assert _problems(Query("here", text), exported) == ([] if said is None else [f"here: {said}"])
+    assert Query("here", text).problems(exported) == ([] if said is None else [f"here: {said}"])
 
 
-def test_whatever_a_model_measures_is_shown(queries: list[Query], exported: list[Metric]) -> None:
+def test_whatever_a_model_measures_is_shown(queries: list[Query], measured: list[Metric]) -> None:
     asked = {name for query in queries for name, _ in query.selectors()}
-    unseen = [one.name for one in exported if "bge_serve" in one.name and not any(re.fullmatch(one.name, name) for name in asked)]
+    unseen = [one.name for one in measured if not any(re.fullmatch(one.name, name) for name in asked)]
     assert unseen == []
 
 
