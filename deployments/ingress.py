@@ -16,7 +16,7 @@ from ray import serve
 from starlette.applications import Starlette
 
 from bgeserve.api.app import create_app
-from bgeserve.api.keys import keys_from
+from bgeserve.api.keyring import keyring_of
 from bgeserve.api.model_server import ModelServer
 from bgeserve.caller import Caller
 from bgeserve.deadline import Deadline
@@ -43,7 +43,7 @@ from bgeserve.types import (
     WriteResult,
 )
 from deployments.handles import RemoteEmbedder, RemoteReranker, RemoteRetriever
-from deployments.replica import prepare_replica
+from deployments.replica import observer, prepare_replica
 from deployments.states import RUNNING, DeploymentStates
 
 Bound = Any
@@ -77,7 +77,7 @@ class _Ingress:
         self._model_server = ModelServer(self._service, settings)
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return create_app(self._service, self._settings, keys_from(os.environ))
+        return create_app(self._service, self._settings, keyring_of(os.environ, observer()))
 
     async def encode(
         self,

@@ -15,6 +15,7 @@ from ray.serve import metrics
 import bgeserve
 from bgeserve.errors import BgeServeError, ServiceError, SettingsError
 from bgeserve.observe import Kind, Observer
+from bgeserve.redaction import WITHOUT_TEXTS
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,6 +33,7 @@ BOUNDARIES: dict[str, list[float]] = {
 def prepare_replica() -> None:
     """Before anything else of ours runs. Raises SettingsError."""
     _refuse_foreign_packages()
+    logger.addFilter(WITHOUT_TEXTS)
     logging.getLogger("bgeserve").addHandler(_ToServeLog())
 
 

@@ -21,13 +21,13 @@ from bgeserve.api.schema import (
     Nothing,
     TokenUsage,
     as_list,
-    brief,
     check_text_or_texts,
     cut_indices,
     refuse,
     token_usage,
 )
 from bgeserve.errors import InvalidRequest
+from bgeserve.quoting import brief
 from bgeserve.types import Embeddings, InputType, ModelInfo, Output
 
 
@@ -157,8 +157,15 @@ def _model(info: ModelInfo) -> ModelResponse:
 
 OPERATIONS = (
     Operation(
-        "POST", "/v1/embeddings", "Dense vectors in OpenAI's shape", EmbeddingsBody, EmbeddingsResponse, embeddings, {"texts": "input"}
+        "POST",
+        "/v1/embeddings",
+        "Dense vectors in OpenAI's shape",
+        EmbeddingsBody,
+        EmbeddingsResponse,
+        embeddings,
+        {"texts": "input"},
+        right="model",
     ),
-    Operation("GET", "/v1/models", "The deployed models, in OpenAI's shape", Nothing, ModelsResponse, models),
-    Operation("GET", "/v1/models/{name}", "One deployed model", Nothing, ModelResponse, retrieve_model),
+    Operation("GET", "/v1/models", "The deployed models, in OpenAI's shape", Nothing, ModelsResponse, models, right="key"),
+    Operation("GET", "/v1/models/{name}", "One deployed model", Nothing, ModelResponse, retrieve_model, right="model"),
 )
