@@ -184,15 +184,18 @@ def _retry_after_s(headers: httpx.Headers) -> float | None:
 _RAISED_BY_SERVICES: tuple[type[BgeServeError], ...] = (
     errors.InvalidRequest,
     errors.Unauthorized,
+    errors.Forbidden,
     errors.NotFound,
     errors.UnknownModel,
     errors.WrongRole,
     errors.FingerprintMismatch,
     errors.Conflict,
     errors.StaleWrite,
+    errors.SlowBody,
     errors.TooLarge,
     errors.Overloaded,
     errors.ReplicaFull,
+    errors.RateLimited,
     errors.Unavailable,
     errors.StorageFull,
     errors.DeadlineExceeded,
@@ -201,6 +204,7 @@ _RAISED_BY_SERVICES: tuple[type[BgeServeError], ...] = (
 _BY_CODE: dict[str | None, type[BgeServeError]] = {kind.code: kind for kind in _RAISED_BY_SERVICES}
 _BY_STATUS: dict[int, type[BgeServeError]] = {
     401: errors.Unauthorized,
+    403: errors.Forbidden,
     404: errors.Unavailable,  # a front that does not know the service yet: what the service does not find, it says itself
     413: errors.TooLarge,
     429: errors.Overloaded,

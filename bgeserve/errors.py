@@ -4,16 +4,19 @@
     ├── RequestError (the caller's to mend: 4xx)
     │   ├── InvalidRequest             400  a field is wrong: names the field, the limit and what was sent
     │   │   └── TextTooLong            400  and may not be cut
-    │   ├── Unauthorized               401
+    │   ├── Unauthorized               401  no key, or one that is not valid
+    │   ├── Forbidden                  403  outside of what the key may use: names both
     │   ├── NotFound                   404  an unknown document or collection
     │   │   └── UnknownModel           404
     │   ├── WrongRole                  400  an embedder asked to rerank, or the reverse
     │   ├── FingerprintMismatch        409  vectors of one model offered to an index of another
     │   ├── Conflict                   409  what is asked for does not go with what is there: names both
     │   ├── StaleWrite                 409  a write whose sequence number the owner no longer knows: begin it again
+    │   ├── SlowBody                   408  it did not arrive in time
     │   ├── TooLarge                   413
     │   └── Overloaded                 429  carries retry_after_s
-    │       └── ReplicaFull                 one replica's queue is full; another may have room
+    │       ├── ReplicaFull                 one replica's queue is full; another may have room
+    │       └── RateLimited                 the key has had its tokens for now
     ├── ServiceError (ours: 5xx)
     │   ├── Unavailable                503  carries retry_after_s: a replica or a store is not there yet
     │   ├── StorageFull                507
@@ -85,6 +88,11 @@ class Unauthorized(RequestError):
     code = "unauthorized"
 
 
+class Forbidden(RequestError):
+    status = 403
+    code = "forbidden"
+
+
 class NotFound(RequestError):
     status = 404
     code = "not_found"
@@ -113,6 +121,11 @@ class StaleWrite(RequestError):
     code = "stale_write"
 
 
+class SlowBody(RequestError):
+    status = 408
+    code = "slow_body"
+
+
 class TooLarge(RequestError):
     status = 413
     code = "too_large"
@@ -125,6 +138,10 @@ class Overloaded(RequestError):
 
 class ReplicaFull(Overloaded):
     code = "replica_full"
+
+
+class RateLimited(Overloaded):
+    code = "rate_limited"
 
 
 class ServiceError(BgeServeError):

@@ -13,10 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from reprlib import repr as brief  # what was sent may be megabytes, or nested deeper than repr() goes
 from typing import Any, cast
 
 from bgeserve.errors import InvalidRequest
+from bgeserve.quoting import brief
 from bgeserve.travels import travels
 from bgeserve.types import Metadata, MetadataValue
 

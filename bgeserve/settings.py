@@ -201,6 +201,8 @@ class IngressSettings(Strict):
     """As of models. An ingress takes little room, and a change of any model's settings replaces it."""
     timeout_s: PositiveFloat = 30
     """After which a request is answered with 504 unless it states its own `x-timeout-ms`."""
+    body_timeout_s: PositiveFloat = 20
+    """A body that has not arrived whole after this is refused with 408: what a slow client sends counts as in progress all the while."""
     max_body_bytes: PositiveInt = 16 * 2**20
     max_inflight_bytes: PositiveInt = 64 * 2**20
     """Of the bodies of all requests in progress at one replica; past it they are refused with 429."""

@@ -16,7 +16,7 @@ from ray import serve
 from starlette.applications import Starlette
 
 from bgeserve.api.app import create_app
-from bgeserve.api.keys import keys_from
+from bgeserve.api.keyring import keyring_of
 from bgeserve.api.model_server import ModelServer
 from bgeserve.caller import Caller
 from bgeserve.deadline import Deadline
@@ -78,7 +78,7 @@ class _Ingress:
 
     def __serve_build_asgi_app__(self) -> Starlette:
         # Serve's own server puts the request's id into every answer.
-        return create_app(self._service, self._settings, keys_from(os.environ), answers_request_id=False)
+        return create_app(self._service, self._settings, keyring_of(os.environ, observer()), answers_request_id=False)
 
     async def encode(
         self,

@@ -20,6 +20,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from bgeserve.errors import ServiceError
+from bgeserve.redaction import said
 from bgeserve.travels import travels
 from deployments import logs
 
@@ -219,4 +220,4 @@ class AnswersJoined:
         except Exception as error:
             # The others of this joined call must not end with it.
             logger.exception("%s failed", call.method)
-            return ServiceError(f"{call.method} failed: {error!r}")
+            return ServiceError(f"{call.method} failed: {said(error)}")

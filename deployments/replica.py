@@ -18,6 +18,7 @@ import bgeserve
 from bgeserve import tracing
 from bgeserve.errors import BgeServeError, ServiceError, SettingsError
 from bgeserve.observe import Kind, Observer
+from bgeserve.redaction import WITHOUT_TEXTS
 from deployments.logs import send_to_serve_log
 
 P = ParamSpec("P")
@@ -36,6 +37,7 @@ BOUNDARIES: dict[str, list[float]] = {
 def prepare_replica(*, is_ingress: bool = False) -> None:
     """Before anything else of ours runs. Raises SettingsError."""
     _refuse_foreign_packages()
+    logger.addFilter(WITHOUT_TEXTS)
     send_to_serve_log(keep_calls=is_ingress)
     if tracing.is_asked_for(os.environ):
         replica = serve.get_replica_context()

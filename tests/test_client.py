@@ -18,7 +18,6 @@ import pytest
 
 from bgeserve import AsyncClient, Client, wire
 from bgeserve.api import create_app
-from bgeserve.api.keys import ApiKey
 from bgeserve.errors import (
     BgeServeError,
     ComputeError,
@@ -41,6 +40,7 @@ from bgeserve.protocols import Readiness
 from bgeserve.types import Document, EmbedderOptions, Example, ModelStatus, RerankerOptions
 from tests.api.backend import FINGERPRINT, LAYERS, MAX_TOKENS, Stage, dense_of, sparse_of
 from tests.api.conftest import LIMITS, server, stage, url
+from tests.api.keyrings import keyring_of_keys, made_key
 from tests.api.serving import serving
 
 __all__ = ["server", "stage", "url"]
@@ -301,7 +301,7 @@ def test_an_error_that_nobody_raised_on_purpose(call: Call, stage: Stage) -> Non
 
 
 def test_the_key_comes_from_the_call_or_the_environment(call: Call, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(create_app(stage.service, LIMITS, [ApiKey("someone", "secret")])) as locked:
+    with serving(create_app(stage.service, LIMITS, keyring_of_keys(made_key("secret")))) as locked:
         with pytest.raises(Unauthorized):
             call("models", url=locked)
         assert call("models", url=locked, client={"api_key": "secret"})

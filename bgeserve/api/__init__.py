@@ -1,4 +1,4 @@
-"""The HTTP API: `create_app(backend, settings, api_key=...)`. Never imports models, stores or ray."""
+"""The HTTP API: `create_app(backend, settings, keyring)`. Never imports models, stores or ray."""
 
 from bgeserve.api.app import create_app
 

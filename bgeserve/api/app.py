@@ -26,14 +26,17 @@ from bgeserve.api.auth import RequireKey, key_of, path_of
 from bgeserve.api.encoding import IN_LOOP_BYTES, to_json
 from bgeserve.api.error_format import OPENAI, ErrorFormat, in_words_of
 from bgeserve.api.errors import error_response
-from bgeserve.api.keys import ApiKey
+from bgeserve.api.keyed_backend import KeyedBackend
+from bgeserve.api.keyring import Keyring
 from bgeserve.api.limits import deadline, read_body, while_client_waits
 from bgeserve.api.openapi import openapi_operation
 from bgeserve.api.operation import Call, Operation
 from bgeserve.api.parsing import check_content_type, lane_of, parse_json, query_of, timeout_s_of
 from bgeserve.api.playground import playground
+from bgeserve.api.rights import check_right
 from bgeserve.api.schema import Body, Nothing, parse
 from bgeserve.api.timing import Timer
+from bgeserve.api.token_buckets import TokenBuckets
 from bgeserve.backend import Backend
 from bgeserve.deadline import Deadline
 from bgeserve.errors import BgeServeError
@@ -53,17 +56,19 @@ OPERATIONS: tuple[Operation[Any], ...] = (
 )
 
 
-def create_app(backend: Backend, settings: IngressSettings, keys: Sequence[ApiKey] = (), *, answers_request_id: bool = True) -> Starlette:
-    """The HTTP API over any backend. With keys, all but the page and the two routes for probes need one of them as a bearer token.
+def create_app(
+    backend: Backend, settings: IngressSettings, keyring: Keyring | None = None, *, answers_request_id: bool = True
+) -> Starlette:
+    """The HTTP API over any backend. With a keyring, all but the page and the two probes need one of its keys as a bearer token.
 
     answers_request_id: False where the server around the app puts `x-request-id` into every answer itself.
     """
-    operations = (*OPERATIONS, openapi_operation(OPERATIONS, key_needed=bool(keys)))
-    door = Door(backend, settings, ByteBudget(settings.max_inflight_bytes))
+    operations = (*OPERATIONS, openapi_operation(OPERATIONS, key_needed=keyring is not None))
+    door = Door(backend, settings, ByteBudget(settings.max_inflight_bytes), TokenBuckets())
     paths = list(dict.fromkeys(operation.path for operation in operations))
     forms = {operation.path: operation.errors for operation in operations}
-    middleware = [Middleware(AccessLog, answers_request_id=answers_request_id)]
-    middleware += [Middleware(RequireKey, keys=keys, forms=forms)] if keys else []
+    # The page holds nothing; it asks for the key and sends it with each of its own requests.
+    open_paths = frozenset({"/", *(operation.path for operation in operations if operation.right == "open")})
 
     def route(path: str) -> Route:
         here = [operation for operation in operations if operation.path == path]
@@ -71,7 +76,10 @@ def create_app(backend: Backend, settings: IngressSettings, keys: Sequence[ApiKe
 
     app = Starlette(
         routes=[Route("/", playground), *(route(path) for path in paths)],
-        middleware=middleware,
+        middleware=[
+            Middleware(AccessLog, answers_request_id=answers_request_id),
+            Middleware(RequireKey, keyring=keyring, open_paths=open_paths, forms=forms),
+        ],
         exception_handlers={404: _no_such_path, 405: partial(_no_such_method, forms)},
     )
     app.router.redirect_slashes = False
@@ -85,6 +93,7 @@ class Door:
     backend: Backend
     settings: IngressSettings
     budget: ByteBudget
+    buckets: TokenBuckets
 
 
 def _endpoint(operations: Sequence[Operation[Any]], door: Door) -> Callable[[Request], Awaitable[Response]]:
@@ -116,6 +125,7 @@ async def _serve(operation: Operation[Any], request: Request, door: Door, entry:
     timer = Timer()
     timeout_s = timeout_s_of(request.headers, door.settings.timeout_s)
     call = _call(request, door, timeout_s)
+    check_right(operation.right, call.key, f"{operation.method} {operation.path}")
     async with deadline(timeout_s):
         with door.budget.request(call.tenant) as held:
             body = await _read(operation, request, door.settings, held)
@@ -136,14 +146,15 @@ async def _serve(operation: Operation[Any], request: Request, door: Door, entry:
 def _call(request: Request, door: Door, timeout_s: float) -> Call:
     key = key_of(request.scope)
     lane = lane_of(request.headers) or (key.lane if key else None)
-    return Call(door.backend, door.settings, Deadline(timeout_s), lane, key.name if key else "", request.path_params)
+    backend = KeyedBackend(door.backend, key, door.buckets) if key else door.backend
+    return Call(backend, door.settings, Deadline(timeout_s), lane, key, request.path_params)
 
 
 async def _read(operation: Operation[B], request: Request, settings: IngressSettings, held: Held) -> B:
     if operation.method == "GET":
         return parse(operation.request, query_of(request.query_params), settings, from_query_string=True)
     check_content_type(request.headers)
-    body = await read_body(request, settings.max_body_bytes, held)
+    body = await read_body(request, settings.max_body_bytes, settings.body_timeout_s, held)
     if operation.request is Nothing and not body:
         return parse(operation.request, query_of(request.query_params), settings, from_query_string=True)
     if len(body) <= IN_LOOP_BYTES:

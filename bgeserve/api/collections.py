@@ -9,9 +9,10 @@ from pydantic import AfterValidator, BeforeValidator, FailFast, Field, PlainVali
 from typing_extensions import TypedDict
 
 from bgeserve.api.operation import Answer, Call, Operation
-from bgeserve.api.schema import Body, JsonFilter, Nothing, Text, brief, check_items, limits_of, parse, refuse
+from bgeserve.api.schema import Body, JsonFilter, Nothing, Text, check_items, limits_of, parse, refuse
 from bgeserve.errors import InvalidRequest
 from bgeserve.filters import MAX_INTEGER
+from bgeserve.quoting import brief
 from bgeserve.strict import CollectionName
 from bgeserve.types import CollectionInfo, Document, Leg, Metadata
 
@@ -255,9 +256,19 @@ async def delete_collection(call: Call, query: Nothing) -> Answer:
 COLLECTION = "/v1/collections/{collection}"
 _DOCUMENTS = f"{COLLECTION}/documents"
 OPERATIONS = (
-    Operation("PUT", _DOCUMENTS, "Store documents by id, durably; only what changed is embedded", PutBody, PutResponse, put_documents),
-    Operation("GET", _DOCUMENTS, "Documents by id, or page by page", GetQuery, GetResponse, get_documents),
-    Operation("DELETE", _DOCUMENTS, "Delete documents by id or by filter", DeleteBody, DeleteResponse, delete_documents),
-    Operation("GET", COLLECTION, "How many documents, and of which model", Nothing, CollectionResponse, get_collection),
-    Operation("DELETE", COLLECTION, "Delete a collection with all its documents", Nothing, DeleteResponse, delete_collection),
+    Operation(
+        "PUT",
+        _DOCUMENTS,
+        "Store documents by id, durably; only what changed is embedded",
+        PutBody,
+        PutResponse,
+        put_documents,
+        right="write",
+    ),
+    Operation("GET", _DOCUMENTS, "Documents by id, or page by page", GetQuery, GetResponse, get_documents, right="read"),
+    Operation("DELETE", _DOCUMENTS, "Delete documents by id or by filter", DeleteBody, DeleteResponse, delete_documents, right="write"),
+    Operation("GET", COLLECTION, "How many documents, and of which model", Nothing, CollectionResponse, get_collection, right="read"),
+    Operation(
+        "DELETE", COLLECTION, "Delete a collection with all its documents", Nothing, DeleteResponse, delete_collection, right="admin"
+    ),
 )

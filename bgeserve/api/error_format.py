@@ -60,7 +60,7 @@ def _openai_body(problem: Problem) -> ErrorBody:
     return {"error": {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}}
 
 
-_OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 OPENAI = ErrorFormat(ErrorBody, _openai_body)
 """What every dialect speaks that has no shape of its own."""
 

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from bgeserve.api.error_format import OPENAI, ErrorFormat, Problem
-from bgeserve.errors import BgeServeError, Overloaded, RequestError, ServiceError, Unauthorized, Unavailable
+from bgeserve.errors import BgeServeError, Overloaded, RequestError, ServiceError, SlowBody, Unauthorized, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ def _respond(problem: Problem, form: ErrorFormat, headers: dict[str, str]) -> Re
 def _headers(error: BgeServeError) -> dict[str, str]:
     if isinstance(error, Unauthorized):
         return {"www-authenticate": "Bearer"}
+    if isinstance(error, SlowBody):
+        return {"connection": "close"}  # the rest of the body may still come, and is no next request
     if isinstance(error, (Overloaded, Unavailable)):
         retry_after_s = error.retry_after_s or 1.0
         # Whole seconds are what HTTP has; the second header is OpenAI's, whose clients prefer it.

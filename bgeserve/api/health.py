@@ -64,7 +64,23 @@ def _model(status: ModelStatus) -> ModelStatusResponse:
 
 
 OPERATIONS = (
-    Operation("GET", "/healthz", "Whether the process answers", Nothing, HealthResponse, healthz),
-    Operation("GET", "/readyz", "Whether every deployment can serve: 200, or 503 with what is waited for", Nothing, ReadyResponse, readyz),
-    Operation("GET", "/v1/status", "The deployed models and the states of their replicas; wakes none", Nothing, StatusResponse, status),
+    Operation("GET", "/healthz", "Whether the process answers", Nothing, HealthResponse, healthz, right="open"),
+    Operation(
+        "GET",
+        "/readyz",
+        "Whether every deployment can serve: 200, or 503 with what is waited for",
+        Nothing,
+        ReadyResponse,
+        readyz,
+        right="open",
+    ),
+    Operation(
+        "GET",
+        "/v1/status",
+        "The deployed models and the states of their replicas; wakes none",
+        Nothing,
+        StatusResponse,
+        status,
+        right="key",
+    ),
 )

@@ -13,10 +13,11 @@ import numpy as np
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
 from bgeserve.api.options import CutoffLayers
-from bgeserve.api.schema import TEXT_SCHEMA, Body, TextOrTexts, as_list, brief, check_items, check_text, limits_of, refuse
+from bgeserve.api.schema import TEXT_SCHEMA, Body, TextOrTexts, as_list, check_items, check_text, limits_of, refuse
 from bgeserve.backend import Backend
 from bgeserve.caller import Caller
 from bgeserve.errors import InvalidRequest
+from bgeserve.quoting import brief_where_texts_stand
 from bgeserve.splitting import gather_bounded
 from bgeserve.types import Embeddings, Float32Array, Output, RerankerOptions, Scores
 
@@ -40,7 +41,7 @@ def _check_pairs(sent: object, info: ValidationInfo) -> list[Pair] | None:
 
 def _pair(sent: object, at: str) -> Pair:
     if not isinstance(sent, (list, tuple)) or len(cast("Sequence[object]", sent)) != 2:
-        refuse(f"must be a query and a passage, not {brief(sent)}", at)
+        refuse(f"must be a query and a passage, not {brief_where_texts_stand(sent)}", at)
     query, passage = cast("Sequence[object]", sent)
     return check_text(query, f"{at}[0]"), check_text(passage, f"{at}[1]")
 

@@ -10,13 +10,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from bgeserve.api.admission import Held
-from bgeserve.errors import DeadlineExceeded, TooLarge
+from bgeserve.errors import DeadlineExceeded, SlowBody, TooLarge
 
 
-async def read_body(request: Request, max_bytes: int, held: Held) -> bytes:
+async def read_body(request: Request, max_bytes: int, timeout_s: float, held: Held) -> bytes:
     """The whole body, counted while it arrives: content-length may be absent, and may lie.
 
-    Raises TooLarge, Overloaded (other requests in progress hold too much already), ClientDisconnect.
+    Raises TooLarge, SlowBody, Overloaded (other requests in progress hold too much already), ClientDisconnect.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
@@ -24,12 +24,17 @@ async def read_body(request: Request, max_bytes: int, held: Held) -> bytes:
     held.grow(int(declared) if declared.isdecimal() else 0)
     chunks: list[bytes] = []
     arrived = 0
-    async for chunk in request.stream():
-        arrived += len(chunk)
-        if arrived > max_bytes:
-            raise _too_large(max_bytes, f"{arrived} or more")
-        held.grow(arrived)
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                arrived += len(chunk)
+                if arrived > max_bytes:
+                    raise _too_large(max_bytes, f"{arrived} or more")
+                held.grow(arrived)
+                chunks.append(chunk)
+    except TimeoutError:
+        problem = f"the body must arrive within {timeout_s:g} s (body_timeout_s); {arrived} bytes of it did"
+        raise SlowBody(problem, field="body") from None
     return b"".join(chunks)
 
 

@@ -146,6 +146,8 @@ async def post_info(call: Call, body: ModelBody) -> Answer:
 
 
 async def post_support_methods(call: Call, body: ModelBody) -> Answer:
+    if call.key is not None:
+        call.key.check_model(body.model)
     methods = await support_methods(call.backend, body)
     return Answer(lambda: _ok(methods))
 
@@ -174,8 +176,24 @@ def _size(vecs: Any) -> int:
 
 OPERATIONS = (
     Operation(
-        "POST", "/inference", "Vectors of sentences, or scores of pairs", InferenceBody, InferenceAnswer, post_inference, errors=ERRORS
+        "POST",
+        "/inference",
+        "Vectors of sentences, or scores of pairs",
+        InferenceBody,
+        InferenceAnswer,
+        post_inference,
+        errors=ERRORS,
+        right="model",
     ),
-    Operation("POST", "/info", "What a model is", ModelBody, InfoAnswer, post_info, errors=ERRORS),
-    Operation("POST", "/support_methods", "What a model answers", ModelBody, SupportMethodsAnswer, post_support_methods, errors=ERRORS),
+    Operation("POST", "/info", "What a model is", ModelBody, InfoAnswer, post_info, errors=ERRORS, right="model"),
+    Operation(
+        "POST",
+        "/support_methods",
+        "What a model answers",
+        ModelBody,
+        SupportMethodsAnswer,
+        post_support_methods,
+        errors=ERRORS,
+        right="model",
+    ),
 )

@@ -81,9 +81,19 @@ async def get_aliases(call: Call, query: Nothing) -> Answer:
 
 _ALIAS = "/v1/aliases/{alias}"
 OPERATIONS = (
-    Operation("PUT", COLLECTION, "Make an empty collection for one of the embedders", CreateBody, CollectionResponse, create_collection),
-    Operation("GET", "/v1/collections", "All collections, with their aliases", Nothing, CollectionsResponse, get_collections),
-    Operation("PUT", _ALIAS, "Make an alias, or point it at another collection in one step", AliasBody, AliasResponse, put_alias),
-    Operation("DELETE", _ALIAS, "Remove an alias; its collection stays", Nothing, AliasResponse, delete_alias),
-    Operation("GET", "/v1/aliases", "Which collection each alias names", Nothing, AliasesResponse, get_aliases),
+    Operation(
+        "PUT",
+        COLLECTION,
+        "Make an empty collection for one of the embedders",
+        CreateBody,
+        CollectionResponse,
+        create_collection,
+        right="admin",
+    ),
+    Operation("GET", "/v1/collections", "All collections, with their aliases", Nothing, CollectionsResponse, get_collections, right="key"),
+    Operation(
+        "PUT", _ALIAS, "Make an alias, or point it at another collection in one step", AliasBody, AliasResponse, put_alias, right="admin"
+    ),
+    Operation("DELETE", _ALIAS, "Remove an alias; its collection stays", Nothing, AliasResponse, delete_alias, right="admin"),
+    Operation("GET", "/v1/aliases", "Which collection each alias names", Nothing, AliasesResponse, get_aliases, right="key"),
 )

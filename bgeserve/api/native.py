@@ -19,13 +19,13 @@ from bgeserve.api.schema import (
     TokenUsage,
     UpToMaxTopK,
     as_list,
-    brief,
     cut_indices,
     refuse,
     token_usage,
     total,
 )
 from bgeserve.protocols import SearchRequest
+from bgeserve.quoting import brief
 from bgeserve.strict import CollectionName
 from bgeserve.types import Embeddings, Hit, InputType, Mode, Output, SearchAnswer
 
@@ -241,8 +241,16 @@ OPERATIONS = (
         EncodeResponse,
         encode,
         {"texts": "input"},
+        right="model",
     ),
     Operation(
-        "POST", "/v1/search", "Embed, retrieve and rerank", SearchBody, SearchResponse, search, {"texts": "query", "outputs": "mode"}
+        "POST",
+        "/v1/search",
+        "Embed, retrieve and rerank",
+        SearchBody,
+        SearchResponse,
+        search,
+        {"texts": "query", "outputs": "mode"},
+        right="read",
     ),
 )

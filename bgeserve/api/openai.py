@@ -21,7 +21,6 @@ from bgeserve.api.schema import (
     Nothing,
     TokenUsage,
     as_list,
-    brief,
     check_text_or_texts,
     cut_indices,
     refuse,
@@ -29,6 +28,7 @@ from bgeserve.api.schema import (
     total,
 )
 from bgeserve.errors import InvalidRequest
+from bgeserve.quoting import brief
 from bgeserve.types import Embeddings, InputType, ModelInfo, Output
 
 
@@ -164,8 +164,15 @@ def _model(info: ModelInfo) -> ModelResponse:
 
 OPERATIONS = (
     Operation(
-        "POST", "/v1/embeddings", "Dense vectors in OpenAI's shape", EmbeddingsBody, EmbeddingsResponse, embeddings, {"texts": "input"}
+        "POST",
+        "/v1/embeddings",
+        "Dense vectors in OpenAI's shape",
+        EmbeddingsBody,
+        EmbeddingsResponse,
+        embeddings,
+        {"texts": "input"},
+        right="model",
     ),
-    Operation("GET", "/v1/models", "The deployed models, in OpenAI's shape", Nothing, ModelsResponse, models),
-    Operation("GET", "/v1/models/{name}", "One deployed model", Nothing, ModelResponse, retrieve_model),
+    Operation("GET", "/v1/models", "The deployed models, in OpenAI's shape", Nothing, ModelsResponse, models, right="key"),
+    Operation("GET", "/v1/models/{name}", "One deployed model", Nothing, ModelResponse, retrieve_model, right="model"),
 )

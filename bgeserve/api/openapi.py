@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
-from bgeserve.api.auth import OPEN_PATHS
 from bgeserve.api.operation import Answer, Call, Operation
 from bgeserve.api.parsing import MAX_TIMEOUT_MS
 from bgeserve.api.schema import Body, Nothing
@@ -46,7 +45,7 @@ def openapi_operation(operations: Sequence[Operation[Any]], *, key_needed: bool)
     async def openapi(call: Call, query: Nothing) -> Answer:
         return Answer(document, size=LARGE)
 
-    return Operation("GET", "/openapi.json", "This description", Nothing, dict[str, Any], openapi)
+    return Operation("GET", "/openapi.json", "This description", Nothing, dict[str, Any], openapi, right="key")
 
 
 def _document(operations: Sequence[Operation[Any]], *, key_needed: bool) -> dict[str, Any]:
@@ -79,7 +78,7 @@ def _operation(operation: Operation[Any], schemas: dict[str, Any], *, key_needed
     elif operation.request is not Nothing:
         body = _json_content(_reference(operation.request, "validation", schemas))
         described["requestBody"] = {"required": True, "content": body}
-    if key_needed and operation.path not in OPEN_PATHS:
+    if key_needed and operation.right != "open":
         described["security"] = [{"key": []}]
     return described
 

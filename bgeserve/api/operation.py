@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from bgeserve.api.error_format import OPENAI, ErrorFormat
+from bgeserve.api.keys import Key
+from bgeserve.api.rights import Right
 from bgeserve.api.schema import Body
 from bgeserve.backend import Backend
 from bgeserve.caller import Caller
@@ -29,10 +31,14 @@ class Call:
     deadline: Deadline
     lane: Lane | None
     """None: not stated; each operation has its own default."""
-    tenant: str
-    """The name of the key that it came with; empty where the service has none."""
+    key: Key | None
+    """With which it came, and what `backend` lets it do. None: the service has none."""
     path: Mapping[str, str]
     """Parameters in the path, such as the collection's name; not checked yet."""
+
+    @property
+    def tenant(self) -> str:
+        return self.key.name if self.key else ""
 
     def caller(self, default_lane: Lane = "interactive") -> Caller:
         return Caller(self.lane or default_lane, self.deadline, self.tenant)
@@ -76,3 +82,5 @@ class Operation(Generic[B]):
     """What the backend's texts, passages and outputs are called in this dialect, for errors about them."""
     errors: ErrorFormat = OPENAI
     """The shape of what it answers when it does not answer."""
+    right: Right = field(kw_only=True)
+    """What a key must allow. Without a default, so that no operation is open because nobody thought of it."""

@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
-from bgeserve.api.schema import Body, Finite, Text, brief, refuse
+from bgeserve.api.schema import Body, Finite, Text, refuse
+from bgeserve.quoting import brief
 from bgeserve.types import OUTPUTS, EmbedderOptions, Example, Output, RerankerOptions
 
 MAX_EXAMPLES = 32

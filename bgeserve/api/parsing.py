@@ -6,12 +6,11 @@ import orjson
 from starlette.datastructures import Headers, QueryParams
 from starlette.exceptions import HTTPException
 
-from bgeserve.api.schema import brief
 from bgeserve.errors import InvalidRequest
+from bgeserve.quoting import brief
 from bgeserve.types import LANES, Lane
 
 MAX_TIMEOUT_MS = 3_600_000
-EXCERPT_BYTES = 40
 
 
 def timeout_s_of(headers: Headers, default_s: float) -> float:
@@ -58,12 +57,11 @@ def parse_json(body: bytes) -> object:
 
 
 def _not_json(body: bytes, error: orjson.JSONDecodeError) -> InvalidRequest:
+    """Says where, and quotes nothing: what stands there may be a text."""
     try:
         text = body.decode()
     except UnicodeDecodeError as problem:
-        where, excerpt = problem.start, body[max(0, problem.start - EXCERPT_BYTES) : problem.start + 1]
-        return InvalidRequest(f"the body is not UTF-8: byte {where} is 0x{body[where]:02x}, after {excerpt[:-1]!r}", field="body")
+        return InvalidRequest(f"the body is not UTF-8: byte {problem.start} is 0x{body[problem.start]:02x}", field="body")
     if not text:
         return InvalidRequest("the body is empty: it must be a JSON object", field="body")
-    excerpt = text[max(0, error.pos - EXCERPT_BYTES) : error.pos + EXCERPT_BYTES // 2]
-    return InvalidRequest(f"the body is not JSON: {error}, near {excerpt!r}", field="body")
+    return InvalidRequest(f"the body is not JSON: {error}", field="body")

@@ -14,7 +14,8 @@ from typing_extensions import TypedDict
 
 from bgeserve.api.operation import Answer, Call, Operation
 from bgeserve.api.options import RerankerOptionsBody, reranker_options
-from bgeserve.api.schema import TEXT_SCHEMA, Text, brief, check_items, check_text, cut_indices, limits_of, refuse, total
+from bgeserve.api.schema import TEXT_SCHEMA, Text, check_items, check_text, cut_indices, limits_of, refuse, total
+from bgeserve.quoting import brief
 from bgeserve.types import Scores
 
 _PASSAGES_SCHEMA: dict[str, Any] = {
@@ -122,6 +123,13 @@ def _item(scores: Scores, i: int, body: RerankBody) -> RerankItem:
 
 OPERATIONS = (
     Operation(
-        "POST", "/v1/rerank", "Score passages for a query, in Jina's shape", RerankBody, RerankResponse, rerank, {"passages": "documents"}
+        "POST",
+        "/v1/rerank",
+        "Score passages for a query, in Jina's shape",
+        RerankBody,
+        RerankResponse,
+        rerank,
+        {"passages": "documents"},
+        right="model",
     ),
 )

@@ -6,7 +6,6 @@ A message names the field, what it must be (with the limit), and what was sent. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from reprlib import Repr
 from typing import Annotated, Any, NoReturn, TypeVar, cast
 
 from pydantic import (
@@ -25,6 +24,7 @@ from typing_extensions import TypedDict
 
 from bgeserve.errors import InvalidRequest
 from bgeserve.filters import Filter, parse_filter
+from bgeserve.quoting import MAX_QUOTED_CHARACTERS, brief, brief_where_texts_stand
 from bgeserve.settings import IngressSettings
 
 M = TypeVar("M", bound="Body")
@@ -40,11 +40,15 @@ class Body(BaseModel):
     @classmethod
     def _no_unknown_fields(cls, sent: Any) -> Any:
         if not isinstance(sent, dict):
-            refuse(f"must be an object, not {brief(sent)}")
+            refuse(f"must be an object, not {brief_where_texts_stand(sent)}")
         unknown = cast("dict[str, Any]", sent).keys() - cls.model_fields.keys()
         if unknown:
-            refuse(f"is not a field here; the fields are: {', '.join(cls.model_fields) or 'none'}", at=f".{min(unknown)}")
+            refuse(f"is not a field here; the fields are: {', '.join(cls.model_fields) or 'none'}", at=f".{_name(min(unknown))}")
         return sent
+
+
+def _name(sent: str) -> str:
+    return sent if len(sent) <= MAX_QUOTED_CHARACTERS else "..."
 
 
 class Nothing(Body):
@@ -66,15 +70,6 @@ def limits_of(info: ValidationInfo) -> IngressSettings:
 def refuse(problem: str, at: str = "") -> NoReturn:
     """From inside a validator: `at` continues the path of the value that it validates, such as "[3]"."""
     raise PydanticCustomError("refused", "{problem}", {"problem": problem, "at": at})
-
-
-def brief(sent: object) -> str:
-    """What was sent, short enough to be quoted: a body may hold megabytes, or be nested deeper than repr() goes."""
-    return _BRIEF.repr(sent)
-
-
-_BRIEF = Repr()
-_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxstring, _BRIEF.maxother = 3, 4, 4, 80, 80
 
 
 def _as_invalid_request(error: ValidationError) -> InvalidRequest:
@@ -107,7 +102,7 @@ def check_text(sent: object, at: str = "") -> str:
 def check_items(sent: object, limits: IngressSettings, what: str) -> Sequence[object]:
     """The items of a list that is neither empty nor longer than a request may be."""
     if not isinstance(sent, list):
-        refuse(f"must be a list of {what}, not {brief(sent)}")
+        refuse(f"must be a list of {what}, not {brief_where_texts_stand(sent)}")
     items = cast("list[object]", sent)
     if not 1 <= len(items) <= limits.max_texts:
         refuse(f"must hold 1 to {limits.max_texts} {what} (max_texts), not {len(items)}")

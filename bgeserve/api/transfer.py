@@ -18,8 +18,9 @@ from bgeserve.api.collections import COLLECTION, CheckedMetadata, Id, collection
 from bgeserve.api.encoding import Matrix, Vector, json_bytes, matrix, vector
 from bgeserve.api.native import SparseResponse
 from bgeserve.api.operation import Answer, Call, Operation
-from bgeserve.api.schema import Body, brief, check_items, limits_of, refuse
+from bgeserve.api.schema import Body, check_items, limits_of, refuse
 from bgeserve.errors import InvalidRequest
+from bgeserve.quoting import brief
 from bgeserve.strict import CollectionName
 from bgeserve.types import Chunk, EmbeddedChunks, Embeddings, Float32Array, SparseVector, Uint32Array
 
@@ -218,8 +219,16 @@ async def copy_collection(call: Call, body: CopyBody) -> Answer:
 _CHUNKS = f"{COLLECTION}/chunks"
 OPERATIONS = (
     Operation(
-        "POST", f"{COLLECTION}/copies", "Copy an embedded collection into a store of its own", CopyBody, CopyResponse, copy_collection
+        "POST",
+        f"{COLLECTION}/copies",
+        "Copy an embedded collection into a store of its own",
+        CopyBody,
+        CopyResponse,
+        copy_collection,
+        right="admin",
     ),
-    Operation("GET", _CHUNKS, "Documents with their vectors, page by page", ExportQuery, ExportResponse, export_chunks),
-    Operation("PUT", _CHUNKS, "Store documents with their vectors; nothing is embedded", ImportBody, ImportResponse, import_chunks),
+    Operation("GET", _CHUNKS, "Documents with their vectors, page by page", ExportQuery, ExportResponse, export_chunks, right="admin"),
+    Operation(
+        "PUT", _CHUNKS, "Store documents with their vectors; nothing is embedded", ImportBody, ImportResponse, import_chunks, right="admin"
+    ),
 )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from bgeserve.errors import ComputeError
+from bgeserve.redaction import said
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -26,7 +27,7 @@ def compute_by_halves(compute: Callable[[list[P]], Sequence[R]], batch: list[P],
     on_failure()
     if len(batch) == 1:
         log.error("a text cannot be computed", exc_info=failure)
-        return [ComputeError(f"the model failed on this text alone: {type(failure).__name__}: {failure}")]
+        return [ComputeError(f"the model failed on this text alone: {said(failure)}")]
     # Its frames hold the tensors of the pass that failed: what is tried next would find that much less memory.
     del failure
     middle = len(batch) // 2

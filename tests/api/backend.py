@@ -185,10 +185,12 @@ class OverlapReranker:
 class DictRetriever:
     def __init__(self) -> None:
         self._collections: dict[str, dict[str, tuple[Chunk, np.ndarray]]] = {}
+        self._aliases: dict[str, str] = {}
         self._open: set[int] = set()
         self._sequence = 0
 
     def _collection(self, name: str) -> dict[str, tuple[Chunk, np.ndarray]]:
+        name = self._aliases.get(name, name)
         if name not in self._collections and name != "default":
             raise NotFound(f"there is no collection {name!r}", field="collection")
         return self._collections.get(name, {})
@@ -256,15 +258,33 @@ class DictRetriever:
 
     async def describe(self, collection: str) -> CollectionInfo:
         stored = self._collection(collection)
-        return CollectionInfo(collection, len(stored), FINGERPRINT if stored else None, "ready", ("dense", "full_text"))
+        name = self._aliases.get(collection, collection)
+        aliases = [alias for alias, target in self._aliases.items() if target == name]
+        return CollectionInfo(name, len(stored), FINGERPRINT if stored else None, "ready", ("dense", "full_text"), aliases)
+
+    async def create(self, collection: str, like: Embeddings) -> None:
+        self._collections.setdefault(collection, {})
 
     async def drop(self, collection: str) -> int:
         count = len(self._collection(collection))
         self._collections.pop(collection, None)
         return count
 
-    async def collections(self) -> list[str]:
-        return sorted(self._collections)
+    async def collections(self) -> list[CollectionInfo]:
+        return [await self.describe(name) for name in sorted(self._collections)]
+
+    async def aliases(self) -> Mapping[str, str]:
+        return dict(self._aliases)
+
+    async def set_alias(self, alias: str, collection: str) -> str | None:
+        self._collection(collection)
+        before, self._aliases[alias] = self._aliases.get(alias), collection
+        return before
+
+    async def remove_alias(self, alias: str) -> str:
+        if alias not in self._aliases:
+            raise NotFound(f"there is no alias {alias!r}", field="alias")
+        return self._aliases.pop(alias)
 
 
 def _score(leg: Leg, query: Query, chunk: Chunk, vector: np.ndarray) -> float:

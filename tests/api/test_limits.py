@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -134,3 +135,25 @@ async def test_large_json_stays_off_the_event_loop(http: httpx.AsyncClient, body
     asyncio.get_running_loop().set_default_executor(executor)
     assert (await http.post("/v1/encode", json=body)).status_code == 200
     assert executor.submitted == threads
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_that_drips_is_refused_and_its_connection_closed(stage: Stage, server: tuple[str, Any], declared: bool) -> None:
+    """Slow loris, whatever deadline its client states: a byte now and then keeps nothing open."""
+    address, forward = server
+    forward.app = create_app(stage.service, LIMITS.model_copy(update={"body_timeout_s": 0.2, "max_inflight_bytes": LIMITS.max_body_bytes}))
+    host, port = address.removeprefix("http://").split(":")
+    length = f"content-length: {LIMITS.max_body_bytes}" if declared else "transfer-encoding: chunked"
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(f"POST /v1/encode HTTP/1.1\r\nhost: x\r\nx-timeout-ms: 3600000\r\n{length}\r\n\r\n".encode())
+        connection.settimeout(0.02)
+        answer = b""
+        while not answer.endswith(b"}"):
+            with suppress(TimeoutError):
+                answer += connection.recv(65_536)
+            with suppress(OSError):
+                connection.sendall(b" " if declared else b"1\r\n \r\n")
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"connection: close" in answer
+        assert b"must arrive within 0.2 s (body_timeout_s)" in answer
+    assert httpx.post(f"{address}/v1/encode", json={"input": "a"}).status_code == 200, "what it held was given back"

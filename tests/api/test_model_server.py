@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from bgeserve.api import create_app
-from bgeserve.api.keys import ApiKey
 from bgeserve.api.model_facts import facts_of
 from bgeserve.api.model_server import ModelServer
 from bgeserve.caller import Caller
@@ -19,6 +18,7 @@ from bgeserve.errors import DeadlineExceeded, Overloaded
 from bgeserve.types import ModelInfo, RerankerOptions
 from tests.api.backend import DIMENSIONS, LAYERS, MAX_TOKENS, Stage, dense_of, sparse_of
 from tests.api.conftest import LIMITS
+from tests.api.keyrings import keyring_of_keys, made_key
 from tests.api.test_answers import ask
 
 PAIRS = [["parse line", "parse line"], ["files", "no"], ["parse line", "a line"], ["files", "read files"]]
@@ -165,10 +165,15 @@ WRONG: list[tuple[str, Any, int, list[str]]] = [
     ("inference", {"model": "hashing", "sentence_pairs": [["a", "b"]]}, 400, ["'hashing' has the role embedder"]),
     ("inference", {"model": "hashing", "sentences": ["a", ""]}, 400, ["sentences[1]", "white space"]),
     ("inference", {"model": "hashing", "sentences": ["a"] * 51}, 400, ["sentences", "1 to 50", "max_texts", "not 51"]),
-    ("inference", {"model": "overlap", "sentence_pairs": "ab"}, 400, ["sentence_pairs must be a list of pairs", "'ab'"]),
+    ("inference", {"model": "overlap", "sentence_pairs": "ab"}, 400, ["sentence_pairs must be a list of pairs", "a string of length 2"]),
     ("inference", {"model": "overlap", "sentence_pairs": []}, 400, ["sentence_pairs must hold 1 to 50 pairs"]),
-    ("inference", {"model": "overlap", "sentence_pairs": ["a"]}, 400, ["sentence_pairs[0] must be a query and a passage", "'a'"]),
-    ("inference", {"model": "overlap", "sentence_pairs": [["a", "b"], ["c"]]}, 400, ["sentence_pairs[1] must be", "['c']"]),
+    (
+        "inference",
+        {"model": "overlap", "sentence_pairs": ["a"]},
+        400,
+        ["sentence_pairs[0] must be a query and a passage", "a string of length 1"],
+    ),
+    ("inference", {"model": "overlap", "sentence_pairs": [["a", "b"], ["c"]]}, 400, ["sentence_pairs[1] must be", "['...']"]),
     ("inference", {"model": "overlap", "sentence_pairs": [["a", " "]]}, 400, ["sentence_pairs[0][1]", "white space"]),
     ("inference", {"model": "overlap", "sentence_pairs": [["a", 5]]}, 400, ["sentence_pairs[0][1]", "string", "not 5"]),
     ("inference", {"model": "overlap", "sentence_pairs": [["a", "b"]], "options": {"cutoff_layers": 41}}, 400, ["cutoff_layers", "41"]),
@@ -227,7 +232,7 @@ async def test_other_failures_have_this_dialects_body_and_their_own_status(http:
 
 
 async def test_a_missing_key_is_said_in_this_dialect_too(stage: Stage) -> None:
-    transport = httpx.ASGITransport(create_app(stage.service, LIMITS, keys=[ApiKey("someone", "key")]))
+    transport = httpx.ASGITransport(create_app(stage.service, LIMITS, keyring_of_keys(made_key("key"))))
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as locked:
         response = await locked.post("/info", json={"model": "hashing"})
         assert (response.status_code, response.json()["state"]) == (401, "error")

@@ -125,7 +125,7 @@ def test_out_of_memory_halves_the_batch_and_only_a_poison_item_fails() -> None:
     with running(little_memory, workers=1) as executor:
         futures = [submit(executor, [n]) for n in range(20)]
         wait(futures, WAIT_S)
-        with pytest.raises(ComputeError, match="this text alone: ValueError: thirteen"):
+        with pytest.raises(ComputeError, match=r"this text alone: builtins.ValueError: \(message withheld"):
             futures.pop(13).result()
         assert [future.result().results for future in futures] == [[2 * n] for n in range(20) if n != 13]
         assert 1 <= largest <= 2
@@ -143,7 +143,7 @@ def test_a_call_fails_as_a_whole_and_the_rest_of_it_is_not_computed() -> None:
 
     with running(poisoned, workers=1) as executor:
         future = submit(executor, [-1, *range(40)], cost=60)
-        with pytest.raises(ComputeError, match="poison"):
+        with pytest.raises(ComputeError, match="RuntimeError"):
             future.result(WAIT_S)
         assert submit(executor, [7]).result(WAIT_S).results == [14]
     assert len(computed) < 40
