@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from bgeserve.api import create_app
-from bgeserve.api.keys import ApiKey
 from bgeserve.observe import ACCESS_LOGGER
 from tests.api.backend import Stage
 from tests.api.conftest import LIMITS
+from tests.api.keyrings import keyring_of_keys, made_key
 
 SECRET = "sk-very-secret"
 OURS = ("request_id", "method", "route", "status", "total_ms", "stages_ms")
@@ -81,13 +81,14 @@ async def test_an_id_that_is_not_fit_for_a_log_is_replaced(http: httpx.AsyncClie
     assert answer.headers["x-request-id"] == made
 
 
-async def test_a_key_is_known_by_its_name_and_a_stranger_has_a_line_too(stage: Stage, lines: pytest.LogCaptureFixture) -> None:
-    app = create_app(stage.service, LIMITS, [ApiKey("nightly", SECRET)])
+async def test_a_key_is_known_by_its_id_and_a_stranger_has_a_line_too(stage: Stage, lines: pytest.LogCaptureFixture) -> None:
+    key = made_key(SECRET, "nightly")
+    app = create_app(stage.service, LIMITS, keyring_of_keys(key))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
         await client.get("/v1/models", headers={"authorization": f"Bearer {SECRET}"})
         await client.get("/v1/models", headers={"authorization": "Bearer wrong"})
     known, stranger = map(fields_of, lines.records)
-    assert (known["status"], known["key_id"]) == (200, "nightly")
+    assert (known["status"], known["key_id"]) == (200, key.id)
     assert stranger["status"] == 401
     assert "key_id" not in stranger
     assert SECRET not in lines.text + json.dumps([known, stranger])
