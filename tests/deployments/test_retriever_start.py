@@ -16,8 +16,8 @@ from bgeserve.store_settings import QdrantEdgeSettings
 from deployments.retriever import RetrieverDeployment
 from tests.deployments.fakes import PieceHandle
 from tests.retrieval.owner import put
+from tests.retrieval.test_index_embedders import Model
 from tests.stores.samples import chunk
-from tests.test_index_embedders import Model
 
 
 @pytest.fixture
