@@ -10,14 +10,15 @@ from ray.serve.config import AutoscalingConfig
 
 from benchmarks.autoscale.by_requests import ByRequests
 from benchmarks.autoscale.traces import TIMEOUT_S, Trace
-from bgeserve.scaling import Rule
+from bgeserve.scaling import Rule, report_interval_s, window_s
 from bgeserve.simulation.fleet import Fleet, FleetSettings
 from bgeserve.simulation.load import Outcome
 from bgeserve.simulation.policies import ByBacklog, Policy
 from bgeserve.simulation.replica import Speed
 
-TARGETS = (1, 2, 4, 8, 16, 32)
+TARGETS = (1, 2, 4, 8, 16)
 """Of `target_ongoing_requests`; 2 is Ray's default."""
+DELAYS = ("Ray's delays", "quick up", "quick")
 OURS = "backlog"
 EQUAL_P99 = 1.05
 EQUAL_SPEND = 1.05
@@ -57,25 +58,26 @@ class Setup:
         return Fleet(settings, policy)
 
 
-def by_requests(rule: Rule, target: float, *, tuned: bool) -> dict[str, object]:
-    """Ray's own `autoscaling_config`. Tuned: told as often as ours is, up at once, down as ours."""
+def by_requests(rule: Rule, target: float, delays: str) -> dict[str, object]:
+    """Ray's own `autoscaling_config`. Quick up: told as often as ours is, up at once, down after ours; quick: down four times as soon."""
     config: dict[str, object] = {"min_replicas": rule.min, "max_replicas": rule.max, "target_ongoing_requests": target}
-    if not tuned:
+    if delays == DELAYS[0]:
         return config
-    delays = {"upscale_delay_s": 0, "downscale_delay_s": rule.hold_down_s}
-    return config | delays | {"look_back_period_s": 10.0, "metrics_interval_s": 0.5}
+    down_s = rule.hold_down_s if delays == DELAYS[1] else rule.hold_down_s / 4
+    told = {"look_back_period_s": window_s(rule.cold_start_s) / 3, "metrics_interval_s": report_interval_s(rule.cold_start_s)}
+    return config | told | {"upscale_delay_s": 0, "downscale_delay_s": down_s}
 
 
-def name_of(target: float, *, tuned: bool) -> str:
-    return f"requests, {target:g} each{', tuned delays' if tuned else ''}"
+def name_of(target: float, delays: str) -> str:
+    return f"requests, {target:g} each, {delays}"
 
 
 def policies(rule: Rule) -> dict[str, Policy]:
     found: dict[str, Policy] = {OURS: ByBacklog(rule)}
-    for tuned in (False, True):
+    for delays in DELAYS:
         for target in TARGETS:
-            config = AutoscalingConfig(**by_requests(rule, target, tuned=tuned))
-            found[name_of(target, tuned=tuned)] = ByRequests(config)
+            config = AutoscalingConfig(**by_requests(rule, target, delays))
+            found[name_of(target, delays)] = ByRequests(config)
     return found
 
 
