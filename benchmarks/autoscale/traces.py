@@ -23,6 +23,8 @@ NIGHT, DAY = 0.3, 4.5
 DAYS = 2
 SPREAD = 0.6
 """Sigma of the log-normal lengths: about that of docstrings."""
+TAIL_S = 30.0
+"""After the last request, for what is left of it."""
 TIMEOUT_S: dict[Lane, float] = {"interactive": 10.0, "bulk": 120.0}
 
 
