@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.autoscale import compare
-from benchmarks.autoscale.compare import Against, Ran, Setup, against, by_requests, reports, run_all
+from benchmarks.autoscale.compare import Against, Ran, Setup, against, reports, run_all
 from benchmarks.autoscale.picture import Course, draw
 from benchmarks.autoscale.traces import Scale, Trace, traces
 from benchmarks.machine import describe_machine
@@ -153,7 +153,17 @@ def _verdict(ours: Ran, beside: Against) -> list[str]:
 def _row(ran: Ran, how: str) -> list[str]:
     jobs = "" if isnan(ran.jobs_p99_s) else f"{ran.jobs_p99_s:.1f}"
     times = [f"{1000 * ran.p50_s:,.0f}", f"{1000 * ran.p99_s:,.0f}", jobs]
-    return [ran.policy, how, f"{ran.replica_s:,.0f}", str(ran.most_replicas), f"{ran.requests:,}", *times, f"{ran.late:,}", f"{ran.refused:,}", ""]
+    return [
+        ran.policy,
+        how,
+        f"{ran.replica_s:,.0f}",
+        str(ran.most_replicas),
+        f"{ran.requests:,}",
+        *times,
+        f"{ran.late:,}",
+        f"{ran.refused:,}",
+        "",
+    ]
 
 
 def _save(folder: Path, found: Mapping[str, Sequence[Result]], console: Console) -> None:

@@ -68,7 +68,7 @@ def _bursts(scale: Scale, seed: int) -> Trace:
         for _ in range(draw.randint(*JOBS_PER_BURST))
     ]
     queries = _queries(scale, lambda _: BESIDE_JOBS, BESIDE_JOBS, seed)
-    says = f"{BURSTS} bursts of {JOBS_PER_BURST[0]} to {JOBS_PER_BURST[1]} jobs of {JOB_TEXTS:,} texts beside queries of {BESIDE_JOBS} replicas"
+    says = f"{BURSTS} bursts of {JOBS_PER_BURST[0]} to {JOBS_PER_BURST[1]} jobs of {JOB_TEXTS:,} texts, queries of {BESIDE_JOBS} replicas"
     return Trace("bursts", says, scale.seconds, sorted([*jobs, *queries], key=lambda arrival: arrival.at_s))
 
 

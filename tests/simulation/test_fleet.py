@@ -103,7 +103,9 @@ def test_to_zero_and_back_by_our_policy() -> None:
     st.integers(0, 3),
     st.integers(0, 3),
 )
-def test_every_request_is_answered_refused_or_late_and_nothing_is_left(sent: list[tuple[float, int, Lane, int]], first: int, then: int) -> None:
+def test_every_request_is_answered_refused_or_late_and_nothing_is_left(
+    sent: list[tuple[float, int, Lane, int]], first: int, then: int
+) -> None:
     arrivals = [Arrival(*one) for one in sorted(sent, key=lambda one: one[0])]
     outcome = Fleet(replace(SETTINGS, starts_with=first), Fixed(first, later_s=20, later=then)).run(arrivals, 200)
     answered = sum(count for lane in outcome.answered.values() for _, count in lane)
