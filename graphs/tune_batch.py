@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -21,29 +20,17 @@ from bgeserve.cli.output import print_table
 from bgeserve.cli.tune_batch import add_arguments
 from bgeserve.errors import BgeServeError, SettingsError
 from bgeserve.models.runtime import choose_device, choose_dtype
-from bgeserve.settings import EmbedderSettings, RerankerSettings
 from bgeserve.tuning import OnRun, Shape, Tuning, compare_shapes, threads_each, tune
-from bgeserve.types import Role
 from bgeserve.workload import OutOfMemory, Workload, load_workload, sample_texts
-from graphs import placement, strict
+from graphs import placement
 from graphs.check import parse, read
 from graphs.config_edit import with_number
+from graphs.config_models import Model, models_of
 from graphs.placement import Demand
 
 KEY = "max_batch_tokens"
 STEADY = 1.25
 """Times as fast, up to which rounds differ on a machine that nothing else uses."""
-SETTINGS: Mapping[Role, type[EmbedderSettings] | type[RerankerSettings]] = {"embedder": EmbedderSettings, "reranker": RerankerSettings}
-
-
-@dataclass(frozen=True)
-class Model:
-    """One model of a config, and where in the file its settings are."""
-
-    name: str
-    role: Role
-    path: tuple[str | int, ...]
-    settings: EmbedderSettings | RerankerSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +56,7 @@ def _chosen(config: Path, name: str | None) -> list[Model]:
     # A user's own graph is found there; last, so that nothing is shadowed.
     sys.path.append(str(Path.cwd()))
     schema, demands = parse(read(config))
-    found = [model for i, application in enumerate(schema.applications) for model in _models(application.args, ("applications", i, "args"))]
+    found = models_of(schema)
     chosen = [model for model in found if name in (None, model.name)]
     if not chosen:
         raise SettingsError(f"it has no model {name!r}; its models are {[model.name for model in found]}" if name else "it has no models")
@@ -84,13 +71,6 @@ def _refuse_another_machine(models: Sequence[Model], demands: Sequence[Demand]) 
     here = placement.this_machine(with_gpus=any("GPU" in demand.each for demand in one_of_each))
     if problems := [problem for demand in one_of_each for problem in placement.problems([demand], [here], "this machine")]:
         raise SettingsError("\n".join(problems))
-
-
-def _models(args: Mapping[str, Any], path: tuple[str | int, ...]) -> Iterator[Model]:
-    for role, settings in SETTINGS.items():
-        for name, sent in (args.get(f"{role}s") or {}).items():
-            if not strict.problems(sent, settings):  # a user's own graph may mean something else by that word
-                yield Model(name, role, (*path, f"{role}s", name), settings.model_validate(sent))
 
 
 def _tune(model: Model, texts: Sequence[str], args: argparse.Namespace) -> None:

@@ -23,6 +23,8 @@ NIGHT, DAY = 0.3, 4.5
 DAYS = 2
 SPREAD = 0.6
 """Sigma of the log-normal lengths: about that of docstrings."""
+TAIL_S = 30.0
+"""After the last request, for what is left of it."""
 TIMEOUT_S: dict[Lane, float] = {"interactive": 10.0, "bulk": 120.0}
 
 
@@ -66,7 +68,7 @@ def _bursts(scale: Scale, seed: int) -> Trace:
         for _ in range(draw.randint(*JOBS_PER_BURST))
     ]
     queries = _queries(scale, lambda _: BESIDE_JOBS, BESIDE_JOBS, seed)
-    says = f"{BURSTS} bursts of {JOBS_PER_BURST[0]} to {JOBS_PER_BURST[1]} jobs of {JOB_TEXTS:,} texts beside queries of {BESIDE_JOBS} replicas"
+    says = f"{BURSTS} bursts of {JOBS_PER_BURST[0]} to {JOBS_PER_BURST[1]} jobs of {JOB_TEXTS:,} texts, queries of {BESIDE_JOBS} replicas"
     return Trace("bursts", says, scale.seconds, sorted([*jobs, *queries], key=lambda arrival: arrival.at_s))
 
 

@@ -17,7 +17,7 @@ class Arrival:
     """Of one request. More than a call takes goes over in several, as bulk."""
     lane: Lane = "interactive"
     requests: int = 1
-    """So many of them come in the same instant and go over as one call: a model with thousands of replicas gets too many to look at each."""
+    """So many of them come in one instant and go over as one call: a model with thousands of replicas gets too many to look at each."""
 
 
 @dataclass(frozen=True, slots=True)

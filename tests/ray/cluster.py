@@ -61,8 +61,11 @@ class Cluster:
         shutil.rmtree(self.temp, ignore_errors=True)
 
 
-def start(folder: Path, *, gpus: int, resources: Mapping[str, float] | None = None) -> Cluster:
-    """The GPUs and resources are numbers in Ray's books: there need not be any."""
+def start(
+    folder: Path, *, gpus: int = 0, cpus: float | None = None, resources: Mapping[str, float] | None = None, worker_nodes: int = 0
+) -> Cluster:
+    """The CPUs, GPUs and resources are numbers in Ray's books: there need not be any. worker_nodes: that Ray's autoscaler may add, with one
+    CPU each, and takes away when they idle."""
     token, temp = folder / "token", session.new_folder()
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -76,11 +79,52 @@ def start(folder: Path, *, gpus: int, resources: Mapping[str, float] | None = No
     }
     ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
     options = [f"--{name}={value}" for name, value in {**ports, "num-gpus": gpus, "temp-dir": temp}.items()]
+    if cpus is not None:
+        options.append(f"--num-cpus={cpus:g}")
+    if worker_nodes:
+        environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        options.append(f"--autoscaling-config={_autoscaling_config(folder, ports['port'], worker_nodes)}")
     process = _start_node(folder, environment, "--head", *options, resources=resources)
     dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
     _wait_for(f"{dashboard}/api/version")
     client = f"ray://127.0.0.1:{ports['ray-client-server-port']}"
     return Cluster(process, environment | {"RAY_ADDRESS": f"127.0.0.1:{ports['port']}"}, dashboard, client, folder, temp)
+
+
+def _autoscaling_config(folder: Path, port: int, worker_nodes: int) -> Path:
+    """Nodes that are processes of this machine, as Ray's own tests have them."""
+    node = {"node_config": {}, "resources": {"CPU": 1, "object_store_memory": 128 * 2**20}}
+    config = {
+        "cluster_name": "fake",
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": f"127.0.0.1:{port}",
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+            "launch_multiple": True,
+        },
+        "max_workers": worker_nodes,
+        "upscaling_speed": 10,
+        "idle_timeout_minutes": 0.1,
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {**node, "max_workers": 0},
+            "worker": {**node, "min_workers": 0, "max_workers": worker_nodes},
+        },
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        **{f"{when}commands": [] for when in ("initialization_", "setup_", "head_setup_", "worker_setup_")},
+        **{f"{kind}_start_ray_commands": [] for kind in ("head", "worker")},
+    }
+    path = folder / "autoscaling.json"
+    path.write_text(json.dumps(config))
+    return path
 
 
 def join(cluster: Cluster, folder: Path, resources: Mapping[str, float]) -> subprocess.Popen[bytes]:

@@ -103,6 +103,13 @@ def replicas(deployment: str, leader_pid: int) -> list[int]:
     return [pid for pid in session.processes(leader_pid) if Path(f"/proc/{pid}/cmdline").read_text().startswith(title)]
 
 
+def nodes(leader_pid: int) -> int:
+    """How many of a cluster's nodes are processes of one session."""
+    return sum(
+        Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"/raylet/raylet") for pid in session.processes(leader_pid)
+    )
+
+
 def listening(pids: list[int]) -> set[int]:
     """Ports on which these processes listen."""
     sockets = {link.name for pid in pids for link in _socket_links(pid)}

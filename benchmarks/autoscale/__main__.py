@@ -1,0 +1,184 @@
+"""Scaling by seconds of backlog beside Ray Serve's default, by ongoing requests: `python -m benchmarks.autoscale [--live] [--save]`.
+
+Three traces, each made from a seed (`traces.py`): steps, bursts of jobs of 1,000 texts, two days. The default policy gets each of several
+`target_ongoing_requests` with Ray's delays and with two quicker ones, and is judged by its best for each trace.
+
+By simulation the service is MiniLM as it was measured on two cores. With --live also on Ray, with the service's own ingress, calls, queues,
+refusals and policy, but embedders that sleep what a forward would cost (`paced.py`), since replicas add no capacity on one machine; beside
+it the simulation of the same. What the service's ingress, its controller and one request cost stays real.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from importlib.util import find_spec
+from math import isnan
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.autoscale import compare
+from benchmarks.autoscale.compare import Against, Ran, Setup, against, reports, run_all
+from benchmarks.autoscale.picture import Course, draw
+from benchmarks.autoscale.traces import Scale, Trace, traces
+from benchmarks.machine import describe_machine
+from benchmarks.serving.goals import at_most
+from benchmarks.serving.report import Section, markdown, show
+from bgeserve.scaling import Rule
+from bgeserve.simulation.replica import Speed
+
+RESULTS = Path(__file__).parents[1] / "results"
+WIDTH = 170
+SCALE = Scale(tokens_per_s=7000, request_tokens=350, text_tokens=87, seconds=2400)
+"""MiniLM in float32 on two cores: benchmarks/results/2026-11-24-serving.md; four docstrings a request."""
+SETUP = Setup(
+    Speed(tokens_per_s=7000, max_batch_tokens=700),
+    Rule(min=1, max=8, target_backlog_s=0.5, cold_start_s=30, hold_down_s=120, idle_s=600),
+    start_s=30,
+    request_s=0.01,
+)
+LIVE_SCALE = Scale(tokens_per_s=2000, request_tokens=200, text_tokens=12, seconds=150)
+LIVE_SETUP = Setup(
+    Speed(tokens_per_s=2000, max_batch_tokens=400),
+    Rule(min=1, max=6, target_backlog_s=0.5, cold_start_s=10, hold_down_s=20, idle_s=60),
+    start_s=10,
+    request_s=0.01,
+)
+COLUMNS = ["policy", "how", "replica-s", "most", "requests", "p50 ms", "p99 ms", "jobs' p99 s", "late", "refused", "failed"]
+
+
+@dataclass(frozen=True)
+class Result:
+    section: Section
+    courses: Mapping[str, Course]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.autoscale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--live", action="store_true", help="also on Ray, about 20 minutes")
+    parser.add_argument("--only", nargs="+", metavar="TRACE", help="of steps, bursts, diurnal")
+    parser.add_argument("--save", type=Path, nargs="?", const=RESULTS, metavar="DIR", help=f"table and pictures; default: {RESULTS.name}/")
+    args = parser.parse_args(arguments)
+    if args.save is not None and find_spec("matplotlib") is None:
+        parser.error("--save draws pictures: pip install 'bge-serve[bench]'")
+    # Ray's, about a setting that nothing replaces yet (`graphs/parts.py`).
+    warnings.filterwarnings("ignore", "The `metrics_interval_s` field", DeprecationWarning)
+    console = Console(width=WIDTH)
+    found: dict[str, list[Result]] = {}
+    for result, kind in _results(args.live, args.only):
+        show(console, result.section)
+        found.setdefault(kind, []).append(result)
+    if args.save is not None:
+        _save(args.save, found, console)
+
+
+def _results(live: bool, only: Sequence[str] | None) -> Iterator[tuple[Result, str]]:
+    for trace in traces(SCALE):
+        if not only or trace.name in only:
+            yield _simulated(trace), "simulated"
+    if live:
+        for trace in traces(LIVE_SCALE):
+            if not only or trace.name in only:
+                yield _live(trace), "live"
+
+
+def _simulated(trace: Trace) -> Result:
+    outcomes = run_all(SETUP, trace)
+    ours, *others = reports(outcomes)
+    beside = against(ours, others)
+    courses = {compare.OURS: Course(outcomes[compare.OURS].moments)}
+    if chosen := _chosen(beside, others):
+        courses[chosen.policy] = Course(outcomes[chosen.policy].moments)
+    section = Section(
+        f"{trace.name}, simulated: {trace.says}", COLUMNS, [_row(one, "simulated") for one in (ours, *others)], _verdict(ours, beside)
+    )
+    return Result(section, {"trace": Course.of_load(trace, SCALE.tokens_per_s), **courses})
+
+
+def _live(trace: Trace) -> Result:
+    # Only whoever asks for it pays for the import.
+    from benchmarks.autoscale.live import run_live
+
+    lived = run_live(LIVE_SETUP, trace, None)
+    setup = LIVE_SETUP if isnan(lived.start_s) else replace(LIVE_SETUP, start_s=lived.start_s)
+    outcomes = run_all(setup, trace)
+    ours, *others = reports(outcomes)
+    chosen = _chosen(against(ours, others), others) or others[0]
+    default = run_live(LIVE_SETUP, trace, compare.settings_of(LIVE_SETUP.rule)[chosen.policy])
+    ran = compare.ran(compare.OURS, lived.outcome), compare.ran(chosen.policy, default.outcome)
+    rows = [
+        [*_row(ran[0], "live")[:-1], str(lived.failed)],
+        _row(ours, "simulated"),
+        [*_row(ran[1], "live")[:-1], str(default.failed)],
+        _row(chosen, "simulated"),
+    ]
+    spend = ran[0].replica_s / ran[1].replica_s
+    notes = [
+        f"live: replica-seconds {at_most(spend, compare.SPEND_GOAL)} of the default's; unserved {ran[0].unserved} beside {ran[1].unserved}",
+        f"a replica took {lived.start_s:.1f} s to start under ours, {default.start_s:.1f} s under the default; simulated with the former",
+    ]
+    courses = {
+        "trace": Course.of_load(trace, LIVE_SCALE.tokens_per_s),
+        compare.OURS: Course(lived.outcome.moments, outcomes[compare.OURS].moments),
+        chosen.policy: Course(default.outcome.moments, outcomes[chosen.policy].moments),
+    }
+    return Result(Section(f"{trace.name}, live: {trace.says}", COLUMNS, rows, notes), courses)
+
+
+def _chosen(beside: Against, others: Sequence[Ran]) -> Ran | None:
+    """Which of the default's settings ours is shown beside: the cheapest that serves as well, else the best that costs no more."""
+    return beside.cheapest or beside.best or min(others, key=lambda other: (other.unserved, other.p99_s))
+
+
+def _verdict(ours: Ran, beside: Against) -> list[str]:
+    notes: list[str] = []
+    if beside.cheapest is None:
+        notes.append("none of the default's settings serves as well")
+    else:
+        notes.append(f"replica-seconds over the cheapest that serves as well ({beside.cheapest.policy}): {at_most(beside.spend, 0.75)}")
+    if beside.best is None:
+        notes.append("none of the default's settings costs as little")
+    else:
+        said = f"{ours.unserved:,} unserved beside {beside.best.unserved:,} of the best that costs no more ({beside.best.policy})"
+        notes.append(f"{said}: {at_most(beside.unserved, compare.UNSERVED_GOAL)}")
+    return notes
+
+
+def _row(ran: Ran, how: str) -> list[str]:
+    jobs = "" if isnan(ran.jobs_p99_s) else f"{ran.jobs_p99_s:.1f}"
+    times = [f"{1000 * ran.p50_s:,.0f}", f"{1000 * ran.p99_s:,.0f}", jobs]
+    return [
+        ran.policy,
+        how,
+        f"{ran.replica_s:,.0f}",
+        str(ran.most_replicas),
+        f"{ran.requests:,}",
+        *times,
+        f"{ran.late:,}",
+        f"{ran.refused:,}",
+        "",
+    ]
+
+
+def _save(folder: Path, found: Mapping[str, Sequence[Result]], console: Console) -> None:
+    name = f"{date.today().isoformat()}-autoscale"
+    shown: list[str] = []
+    for kind, results in found.items():
+        image = folder / f"{name}{'' if kind == 'live' else '-simulated'}.png"
+        draw([(result.section.title, result.courses) for result in results], image)
+        shown.append(f"![{kind}]({image.name})")
+        console.print(f"saved {image}", markup=False)
+    sections = [markdown(result.section) for results in found.values() for result in results]
+    report = folder / f"{name}.md"
+    report.write_text("\n\n".join([f"# Autoscaling; {describe_machine()}", *sections, *shown]) + "\n")
+    console.print(f"saved {report}", markup=False)
+
+
+if __name__ == "__main__":
+    main()
