@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,7 @@ class RerankerEngine:
     def __init__(self, name: str, settings: RerankerSettings, observer: Observer | None = None) -> None:
         self._name = name
         self._like = settings.like
+        self._version = blake2b(settings.model_dump_json().encode(), digest_size=8).hexdigest()
         self._model, self._rules = load_reranker(settings)
         self._runner: Runner[Any, PairScore] = Runner(settings, self._model.forward, observer)
         self._runner.warm_up(self._model.tokenize("warm-up", [WARM_UP_TEXT], self._rules.resolve(None)))
@@ -177,6 +179,7 @@ class RerankerEngine:
             truncated=[item.truncated for item in items],
             parts={name: np.array([pair.parts[name] for pair in found], np.float32) for name in names},
             timings_ms=timings_ms,
+            version=self._version,
         )
 
     def load(self) -> Load:

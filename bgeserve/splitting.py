@@ -119,6 +119,7 @@ def concat_scores(parts: Sequence[Scores]) -> Scores:
         truncated=[cut for part in parts for cut in part.truncated],
         parts={name: np.concatenate([part.parts[name] for part in parts]) for name in parts[0].parts},
         timings_ms=longest_of_each([part.timings_ms for part in parts]),
+        version=parts[0].version,
     )
 
 

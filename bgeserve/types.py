@@ -117,7 +117,7 @@ class Scores:
     parts: Mapping[str, Float32Array] = field(default_factory=dict[str, Float32Array])
     """Raw scores that `raw` is one of (several cutoff layers: `layer_28`; `raw` is the last) or is made of (`dense`, `sparse`, ...)."""
     timings_ms: Mapping[str, float] = field(default_factory=dict[str, float])
-    """As of Embeddings."""
+    version: str = ""  # of the reranker's settings: scores of two versions cannot be compared
 
 
 @travels

@@ -6,6 +6,7 @@ Knows that a request goes over in calls of bounded size. Does not know what can 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -47,8 +48,11 @@ CALLS_PER_REPLICA = 4
 
 The others wait where they can still go to a replica that autoscaling adds.
 """
-OWNER_WAIT_S = 10.0
-"""How long a call waits where nobody owns the collections: longer than another replica takes to start on the same node."""
+ROUNDS = 6
+"""How often the parts of a request that met another version of the model than the rest are asked again: each time about half meet it."""
+OWNER_WAIT_S = 20.0
+"""How long a call waits where nobody owns the collections: longer than another replica takes to start on the same node, even a busy
+one, and less than a request may take by default."""
 OWNER_RETRY_S = 5.0
 """What is then said of when to come again."""
 
@@ -102,6 +106,32 @@ class _RemoteModel:
         with self._remote.unmet.waiting(unsent_bytes) as unsent:
             return await gather_bounded([partial(call, part, unsent) for part in slices], self._max_in_flight)
 
+    async def _of_one_version(
+        self,
+        caller: Caller,
+        method: str,
+        before: Sequence[Any],
+        texts: Sequence[str],
+        asked: Mapping[str, Any],
+        version: Callable[[Any], str],
+    ) -> list[Any]:
+        """As `_in_calls`. While one version takes another's place, a request's calls meet both: what the fewer answered is asked again.
+
+        Raises FingerprintMismatch when they meet both again and again.
+        """
+        parts = await self._in_calls(caller, method, before, texts, asked)
+        slices, job = split_by_bytes(texts, self._max_call_bytes), replace(caller, lane="bulk")
+        # That of most parts may be gone before the rest has met it: then all is asked of the other.
+        for wanted in [of for of, _ in Counter(map(version, parts)).most_common(2) for _ in range(ROUNDS)]:
+            odd = [i for i, part in enumerate(parts) if version(part) != wanted]
+            calls = [partial(self._in_calls, job, method, before, texts[slices[i]], asked) for i in odd]
+            for i, (part,) in zip(odd, await gather_bounded(calls, self._max_in_flight), strict=True):
+                parts[i] = part
+            if len(set(map(version, parts))) == 1:
+                return parts
+        versions = ", ".join(sorted(set(map(version, parts))))
+        raise FingerprintMismatch(f"the model was replaced while this request ran ({versions}): send it again")
+
 
 class RemoteEmbedder(_RemoteModel):
     async def encode(
@@ -115,8 +145,9 @@ class RemoteEmbedder(_RemoteModel):
         caller: Caller = ANYONE,
     ) -> Embeddings:
         asked = {"outputs": outputs, "input_type": input_type, "options": options, "truncate": truncate}
-        parts: list[Embeddings] = await self._in_calls(caller, "encode", (), texts, asked)
-        self._check_fingerprints({part.fingerprint for part in parts})
+        parts: list[Embeddings] = await self._of_one_version(caller, "encode", (), texts, asked, lambda made: made.fingerprint)
+        if self._info is not None and parts[0].fingerprint != self._info.fingerprint:
+            self._info = None
         return concat_embeddings(parts)
 
     async def chunk(self, texts: Sequence[str], chunking: Chunking) -> list[list[Span]]:
@@ -126,12 +157,6 @@ class RemoteEmbedder(_RemoteModel):
             some = texts[part]
             parts.append(await self._remote.call("chunk", some, chunking, text_bytes=4 * sum(map(len, some))))
         return [spans for part in parts for spans in part]
-
-    def _check_fingerprints(self, fingerprints: set[str]) -> None:
-        if self._info is not None and fingerprints != {self._info.fingerprint}:
-            self._info = None
-        if len(fingerprints) > 1:
-            raise FingerprintMismatch(f"the model was replaced while this request ran ({', '.join(sorted(fingerprints))}): send it again")
 
 
 class RemoteReranker(_RemoteModel):
@@ -144,8 +169,8 @@ class RemoteReranker(_RemoteModel):
         truncate: bool = True,
         caller: Caller = ANYONE,
     ) -> Scores:
-        parts: list[Scores] = await self._in_calls(caller, "rerank", (query,), passages, {"options": options, "truncate": truncate})
-        return concat_scores(parts)
+        asked = {"options": options, "truncate": truncate}
+        return concat_scores(await self._of_one_version(caller, "rerank", (query,), passages, asked, lambda scores: scores.version))
 
 
 class RemoteRetriever:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import ceil, floor
 
 from bgeserve.catalog import find_embedder, find_reranker
-from bgeserve.settings import ModelSettings
+from bgeserve.settings import IngressSettings, ModelSettings
 from graphs.k8s_config import Application
 
 SHARED_MEMORY_GIB = 2
@@ -37,7 +37,7 @@ def front(applications: Sequence[Application]) -> Pods:
     stores = sum(application.store.cpus for application in applications if application.store)
     ingresses = [application.ingress for application in applications]
     least = ceil((stores + sum(ingress.cpus * ingress.replicas.min for ingress in ingresses)) / FRONT_CPUS)
-    most = ceil((stores + sum(ingress.cpus * ingress.replicas.max for ingress in ingresses)) / FRONT_CPUS)
+    most = ceil((stores + sum(ingress.cpus * _most(ingress) for ingress in ingresses)) / FRONT_CPUS)
     least = max(1, least, min(2, max(ingress.replicas.min for ingress in ingresses)))
     return Pods(FRONT_CPUS, RAY_GIB, least, max(least, most))
 
@@ -67,8 +67,13 @@ def _shared(models: Sequence[ModelSettings], taken: Callable[[ModelSettings], fl
         cpus=ceil(max(model.cpus * count for model, count in fitting)),
         memory_gib=RAY_GIB + max(_memory_gib(model) * count for model, count in fitting),
         least=ceil(sum(model.replicas.min * taken(model) for model in models) / offered - 1e-9),
-        most=sum(ceil(model.replicas.max / count) for model, count in fitting),
+        most=sum(ceil(_most(model) / count) for model, count in fitting),
     )
+
+
+def _most(settings: ModelSettings | IngressSettings) -> int:
+    """Replicas while a new version takes over."""
+    return settings.replicas.max + ceil(settings.replicas.max * settings.max_surge_percent / 100)
 
 
 def _memory_gib(model: ModelSettings) -> int:

@@ -32,10 +32,8 @@ COMMON: dict[str, Any] = {
 }
 
 OWNER: dict[str, Any] = {
-    # Nobody takes its calls while it is dead, or hangs: a death is seen within a second, and what does not answer for half a minute is
-    # replaced. It computes nothing that would keep it from answering for so long.
+    # Nobody takes its calls while it is dead: that is seen within a second.
     "health_check_period_s": 1,
-    "health_check_timeout_s": 10,
     # The next owner waits for its lock meanwhile (`deployments/retriever.py`).
     "graceful_shutdown_timeout_s": 10,
 }

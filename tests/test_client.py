@@ -13,11 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from bgeserve import AsyncClient, Client, wire
 from bgeserve.api import create_app
+from bgeserve.attempts import Policy, attempts
 from bgeserve.errors import (
     BgeServeError,
     ComputeError,
@@ -363,6 +365,28 @@ def free_port() -> int:
 def test_nothing_answers(call: Call) -> None:
     with pytest.raises(Unavailable, match="cannot be reached"):
         call("models", url=f"http://127.0.0.1:{free_port()}", client={"timeout_s": 0.5})
+
+
+@pytest.mark.parametrize(("has_answered", "elapsed_s", "is_tried_again"), [(False, 5, False), (True, 5, True), (True, 25, False)])
+def test_a_service_that_has_answered_before_is_waited_for_longer(
+    monkeypatch: pytest.MonkeyPatch, has_answered: bool, elapsed_s: float, is_tried_again: bool
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("bgeserve.attempts.monotonic", lambda: now[0])
+    policy = Policy(timeout_s=60, retry=True)
+    if has_answered:
+        steps = attempts(wire.ready(), policy)
+        next(steps)
+        with pytest.raises(StopIteration):
+            steps.send(httpx.Response(200, json={"ready": True, "waiting_for": []}))
+    steps = attempts(wire.ready(), policy)
+    next(steps)
+    now[0] = elapsed_s
+    if is_tried_again:
+        assert isinstance(steps.send(httpx.ConnectError("nobody listens")), float)
+    else:
+        with pytest.raises(Unavailable, match="cannot be reached: nobody listens"):
+            steps.send(httpx.ConnectError("nobody listens"))
 
 
 @contextmanager

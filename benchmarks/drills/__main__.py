@@ -72,8 +72,8 @@ def _table(outcomes: Sequence[Outcome]) -> tuple[Findings, bool]:
     skipped = [f"not run, {outcome.drill.name}: {outcome.skipped}" for outcome in outcomes if outcome.skipped]
     notes = [
         "sent, failed: of clients that do not send again; then of those that do, as our own client. writes: acknowledged; refused:",
-        "answered otherwise, and sent again by their writers. gap: the longest time without an answer to any client. recovery: from the end",
-        "of the fault (of a kill, the kill) until every replica is there and everybody has had an answer.",
+        "answered otherwise, and sent again by their writers. gap: the longest time without an answer to any client. recovery: from the",
+        "end of the fault (of a kill, the kill) until every replica is there and everybody has had an answer.",
     ]
     section = Section("Drills", columns(), [outcome.row for outcome in outcomes if outcome.row], [" ".join(notes), *broken, *skipped])
     return Findings([section]), bool(broken)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from benchmarks.drills.cluster import Cluster
 from benchmarks.drills.drill import Drill, Fault
-from benchmarks.drills.rule import DEGRADES, NOBODY_NOTICES
+from benchmarks.drills.rule import DEGRADES, NOBODY_NOTICES, WAITS
 from benchmarks.drills.services import EMBEDDER, RERANKER
 
 SLOW_S = 20.0
@@ -74,6 +74,7 @@ def _signal(pids: Sequence[int], number: int) -> None:
 
 DRILLS = (
     Drill("embedder-hangs", "SIGSTOP of one of two replicas", hangs(EMBEDDER), NOBODY_NOTICES),
+    Drill("owner-hangs", "SIGSTOP of the retriever, which owns an embedded store", hangs("retriever"), WAITS),
     Drill("embedder-slow", "one of two replicas runs a tenth of the time", ten_times_slower(EMBEDDER), NOBODY_NOTICES, lasts_s=SLOW_S),
     Drill("reranker-down", "SIGSTOP of both replicas", stands_still(RERANKER), DEGRADES, config="degrading", lasts_s=DOWN_S),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -74,11 +74,12 @@ def _handler(server: StoreServer) -> type[BaseHTTPRequestHandler]:
             body = orjson.loads(self.rfile.read(length)) if length else {}
             status, answer = server.answer(self.command, urlsplit(self.path).path, body)
             content = orjson.dumps(answer)
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            with suppress(ConnectionError):  # who was not answered in time has gone
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
         do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _serve
 

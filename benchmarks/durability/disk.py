@@ -1,4 +1,4 @@
-"""File systems of one's own: in an image file, whose power can be cut, and in memory. They need root; the first mkfs.ext4 and a loop device."""
+"""File systems of one's own: in an image file, whose power can be cut (mkfs.ext4 and a loop device needed), and in memory. As root."""
 
 from __future__ import annotations
 

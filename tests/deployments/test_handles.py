@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -103,10 +104,40 @@ async def test_no_texts_are_still_answered_with_the_fingerprint() -> None:
     assert (made.fingerprint, len(made)) == ("a", 0)
 
 
+def embed_b(texts: Sequence[str], **_: Any) -> Embeddings:
+    return embed(texts, fingerprint="b")
+
+
+async def test_what_met_another_version_of_the_model_than_the_rest_is_asked_again_and_nothing_else() -> None:
+    handle = FakeHandle([embed, embed_b, embed, embed_b, embed])
+    made = await RemoteEmbedder(cast("Any", handle), max_call_bytes=2).encode(["x", "yy", "z" * 3])
+    assert made.fingerprint == "a"
+    assert made.dense is not None
+    assert made.dense[:, 0].tolist() == [1, 2, 3]
+    assert [args[0] for _, args, *_ in handle.calls] == [["x"], ["yy"], ["zzz"], ["yy"], ["yy"]]
+
+
+async def test_the_version_of_most_parts_may_be_gone_when_the_rest_is_asked_again() -> None:
+    handle = FakeHandle([embed, embed_b, embed] + [embed_b] * (handles.ROUNDS + 2))
+    made = await RemoteEmbedder(cast("Any", handle), max_call_bytes=2).encode(["x", "yy", "z" * 3])
+    assert made.fingerprint == "b"
+
+
 async def test_vectors_of_two_models_are_never_one_answer() -> None:
-    handle = FakeHandle([embed, lambda texts, **_: embed(texts, fingerprint="b")])
+    handle = FakeHandle([embed, embed_b] + [embed_b] * handles.ROUNDS + [embed] * handles.ROUNDS)
     with pytest.raises(FingerprintMismatch, match="a, b"):
         await RemoteEmbedder(cast("Any", handle), max_call_bytes=1).encode(["x", "y"])
+    assert len(handle.calls) == 2 + 2 * handles.ROUNDS
+
+
+async def test_scores_of_two_versions_of_a_reranker_are_never_one_answer() -> None:
+    def score_anew(query: str, passages: Sequence[str], **_: Any) -> Scores:
+        return replace(score(query, passages), version="new")
+
+    handle = FakeHandle([score, score_anew, score_anew, score_anew])
+    made = await RemoteReranker(cast("Any", handle), max_call_bytes=2).rerank("q", ["x", "yy", "z" * 3])
+    assert (made.version, made.raw.tolist()) == ("new", [1, 2, 3])
+    assert len(handle.calls) == 4
 
 
 async def test_what_is_remembered_of_a_model_is_forgotten_when_another_answers() -> None:
