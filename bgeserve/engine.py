@@ -6,7 +6,7 @@ Knows models and what their results are made into. Does not know threads (`batch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from bgeserve.models.reranker import load_reranker
 from bgeserve.models.scoring import PairScore, Tokenized
 from bgeserve.observe import Observer
 from bgeserve.settings import EmbedderSettings, RerankerSettings
-from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, Output, RerankerOptions, Scores
+from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, ModelLoad, Output, RerankerOptions, Scores
 
 WARM_UP_TEXT = "warm-up " * 30
 SEGMENT_CHARACTERS = 2**15
@@ -100,6 +100,9 @@ class EmbedderEngine:
             raise InvalidRequest(f"chunking.max_tokens is {chunking.max_tokens}; {self._model.info.model} takes {max_tokens} tokens")
         return [await self._chunk(text, chunking) for text in texts]
 
+    async def current_load(self) -> ModelLoad:
+        return replace(self._runner.current_load(), name=self._name)
+
     def check_health(self) -> None:
         """Raises ComputeError when the process should be replaced."""
         self._runner.check_health()
@@ -168,6 +171,9 @@ class RerankerEngine:
             parts={name: np.array([pair.parts[name] for pair in found], np.float32) for name in names},
             timings_ms=timings_ms,
         )
+
+    async def current_load(self) -> ModelLoad:
+        return replace(self._runner.current_load(), name=self._name)
 
     def check_health(self) -> None:
         """Raises ComputeError when the process should be replaced."""

@@ -9,7 +9,7 @@ from ray import serve
 from bgeserve.caller import Caller
 from bgeserve.chunking import Span
 from bgeserve.settings import EmbedderSettings
-from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, Output
+from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, ModelLoad, Output
 from deployments.joined import AnswersJoined
 from deployments.replica import answers_refusals, observer, prepare_replica
 
@@ -43,6 +43,9 @@ class EmbedderDeployment(AnswersJoined):
     @answers_refusals
     async def chunk(self, texts: Sequence[str], chunking: Chunking) -> list[list[Span]]:
         return await self._engine.chunk(texts, chunking)
+
+    async def current_load(self) -> ModelLoad:
+        return await self._engine.current_load()
 
     def check_health(self) -> None:
         self._engine.check_health()

@@ -8,7 +8,7 @@ from ray import serve
 
 from bgeserve.caller import Caller
 from bgeserve.settings import RerankerSettings
-from bgeserve.types import ModelInfo, RerankerOptions, Scores
+from bgeserve.types import ModelInfo, ModelLoad, RerankerOptions, Scores
 from deployments.joined import AnswersJoined
 from deployments.replica import answers_refusals, observer, prepare_replica
 
@@ -37,6 +37,9 @@ class RerankerDeployment(AnswersJoined):
         caller: Caller,
     ) -> Scores:
         return await self._engine.rerank(query, passages, options=options, truncate=truncate, caller=caller)
+
+    async def current_load(self) -> ModelLoad:
+        return await self._engine.current_load()
 
     def check_health(self) -> None:
         self._engine.check_health()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import cast
+
 from typing_extensions import TypedDict
 
 from bgeserve.api.operation import Answer, Call, Operation
@@ -34,6 +37,23 @@ class StatusResponse(TypedDict):
     models: list[ModelStatusResponse]
 
 
+class ModelLoadResponse(TypedDict):
+    name: str
+    replicas: int
+    """How many of them said so: none where none runs, or one of them hangs."""
+    backlog_s: float
+    tokens_per_s: float
+    """What they can do together, as measured."""
+    tokens_total: int
+    refused_total: int
+    expired_total: int
+    """Since each of them started: a total falls when one goes."""
+
+
+class LoadResponse(TypedDict):
+    models: list[ModelLoadResponse]
+
+
 async def healthz(call: Call, body: Nothing) -> Answer:
     response: HealthResponse = {"status": "ok"}
     return Answer(lambda: response)
@@ -52,6 +72,11 @@ async def status(call: Call, body: Nothing) -> Answer:
     return Answer(lambda: response)
 
 
+async def load(call: Call, body: Nothing) -> Answer:
+    response: LoadResponse = {"models": [cast("ModelLoadResponse", asdict(load)) for load in await call.backend.model_loads()]}
+    return Answer(lambda: response)
+
+
 def _model(status: ModelStatus) -> ModelStatusResponse:
     return {
         "name": status.name,
@@ -67,4 +92,5 @@ OPERATIONS = (
     Operation("GET", "/healthz", "Whether the process answers", Nothing, HealthResponse, healthz),
     Operation("GET", "/readyz", "Whether every deployment can serve: 200, or 503 with what is waited for", Nothing, ReadyResponse, readyz),
     Operation("GET", "/v1/status", "The deployed models and the states of their replicas; wakes none", Nothing, StatusResponse, status),
+    Operation("GET", "/v1/load", "What each model's running replicas have to do; wakes none", Nothing, LoadResponse, load),
 )

@@ -21,6 +21,7 @@ from bgeserve.models.runtime import worker_init
 from bgeserve.models.scoring import Tokenized
 from bgeserve.observe import Observer
 from bgeserve.settings import ModelSettings
+from bgeserve.types import ModelLoad
 
 WARM_UP_BATCHES_PER_WORKER = 2
 HEALTH_CHECK_S = 5.0
@@ -93,6 +94,9 @@ class Runner(Generic[T, R]):
     async def beside(self, tokenize: Callable[[], S]) -> S:
         """What a function answers that must run neither on the event loop nor on a worker: in the thread that tokenises."""
         return await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, tokenize)
+
+    def current_load(self) -> ModelLoad:
+        return self._executor.current_load()
 
     def check_health(self) -> None:
         self._executor.check_health()

@@ -6,11 +6,14 @@ from typing import Any, cast
 import grpc
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from bgeserve.caller import Caller
 from bgeserve.deadline import Deadline
 from bgeserve.errors import DeadlineExceeded, InvalidRequest, Overloaded, ReplicaFull, Unavailable
 from bgeserve.types import Lane
+from deployments import remote
 from deployments.refusals import REMEMBERED_SHARE
 from deployments.remote import MAX_GRPC_BYTES, Remote
 from tests.deployments.fakes import FakeHandle
@@ -120,3 +123,25 @@ async def test_large_payloads_go_by_reference_and_so_does_what_grpc_found_too_la
 
     with pytest.raises(grpc.aio.AioRpcError):
         await ask(FakeHandle([too_large(), too_large()]))
+
+
+async def answers_of_each(outcome: object) -> list[Any]:
+    return await Remote(cast("Any", FakeHandle([outcome]))).call_each("current_load")
+
+
+async def test_each_replica_is_asked_and_those_that_fail_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await answers_of_each("busy") == ["busy"]
+    assert await answers_of_each(UNAVAILABLE) == []
+    monkeypatch.setattr(remote, "EACH_S", 0.01)
+    assert await answers_of_each(asyncio.Event()) == []
+
+
+async def test_of_a_deployment_without_replicas_nobody_is_asked() -> None:
+    class Nobody(FakeHandle):
+        def options(self, **_: Any) -> Nobody:
+            return self
+
+        def broadcast(self, method: str, *args: Any) -> Any:
+            raise DeploymentUnavailableError(DeploymentID("fake", "app"))
+
+    assert await Remote(cast("Any", Nobody([]))).call_each("current_load") == []
