@@ -19,6 +19,7 @@ from bgeserve.types import (
     Float32Array,
     Hit,
     ModelInfo,
+    ModelLoad,
     ModelStatus,
     Scores,
     SearchAnswer,
@@ -107,6 +108,10 @@ def _model(sent: Any) -> ModelInfo:
 
 def statuses(answer: Any) -> list[ModelStatus]:
     return [_known(ModelStatus, model) for model in answer["models"]]
+
+
+def loads(answer: Any) -> list[ModelLoad]:
+    return [_known(ModelLoad, model) for model in answer["models"]]
 
 
 def readiness(answer: Any) -> Readiness:

@@ -21,6 +21,7 @@ from bgeserve.types import (
     Float32Array,
     Hit,
     ModelInfo,
+    ModelLoad,
     ModelStatus,
     Scores,
     SearchAnswer,
@@ -138,6 +139,9 @@ class AsyncClient:
 
     async def statuses(self) -> list[ModelStatus]:
         return await self._call(wire.statuses())
+
+    async def loads(self) -> list[ModelLoad]:
+        return await self._call(wire.loads())
 
     async def ready(self) -> Readiness:
         return await self._call(wire.ready())

@@ -16,6 +16,7 @@ from bgeserve.types import (
     Embeddings,
     InputType,
     ModelInfo,
+    ModelLoad,
     ModelStatus,
     Output,
     RerankerOptions,
@@ -94,6 +95,10 @@ class Backend(Protocol):
 
     async def model_statuses(self) -> list[ModelStatus]:
         """Of every deployed model; asks none of them, so that it neither waits for a start nor causes one."""
+        ...
+
+    async def model_loads(self) -> list[ModelLoad]:
+        """Of every deployed model; wakes none."""
         ...
 
     async def readiness(self) -> Readiness: ...

@@ -25,6 +25,7 @@ from bgeserve.types import (
     Float32Array,
     Hit,
     ModelInfo,
+    ModelLoad,
     ModelStatus,
     Scores,
     SearchAnswer,
@@ -175,6 +176,10 @@ class Client:
     def statuses(self) -> list[ModelStatus]:
         """Which models can answer, and their replicas by state; asks and wakes none of them."""
         return self._call(wire.statuses())
+
+    def loads(self) -> list[ModelLoad]:
+        """What each model's running replicas have to do now; wakes none."""
+        return self._call(wire.loads())
 
     def ready(self) -> Readiness:
         return self._call(wire.ready())

@@ -6,7 +6,7 @@ Knows models and what their results are made into. Does not know threads (`batch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -24,7 +24,7 @@ from bgeserve.models.scoring import PairScore, Tokenized
 from bgeserve.observe import Observer
 from bgeserve.scaling import Load
 from bgeserve.settings import EmbedderSettings, RerankerSettings
-from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, Output, RerankerOptions, Scores
+from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, ModelLoad, Output, RerankerOptions, Scores
 
 WARM_UP_TEXT = "warm-up " * 30
 SEGMENT_CHARACTERS = 2**15
@@ -111,6 +111,9 @@ class EmbedderEngine:
     def load(self) -> Load:
         return self._runner.load()
 
+    async def current_load(self) -> ModelLoad:
+        return replace(self._runner.current_load(), name=self._name)
+
     def check_health(self) -> None:
         """Raises ComputeError when the process should be replaced."""
         self._runner.check_health()
@@ -184,6 +187,9 @@ class RerankerEngine:
 
     def load(self) -> Load:
         return self._runner.load()
+
+    async def current_load(self) -> ModelLoad:
+        return replace(self._runner.current_load(), name=self._name)
 
     def check_health(self) -> None:
         """Raises ComputeError when the process should be replaced."""

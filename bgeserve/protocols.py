@@ -26,6 +26,7 @@ from bgeserve.types import (
     Leg,
     Mode,
     ModelInfo,
+    ModelLoad,
     Output,
     Query,
     RerankerOptions,
@@ -35,6 +36,9 @@ from bgeserve.types import (
 
 class Embedder(Protocol):
     async def info(self) -> ModelInfo: ...
+    async def current_load(self) -> ModelLoad:
+        """Of every replica that runs; wakes none."""
+        ...
 
     async def encode(
         self,
@@ -63,6 +67,9 @@ class Embedder(Protocol):
 
 class Reranker(Protocol):
     async def info(self) -> ModelInfo: ...
+    async def current_load(self) -> ModelLoad:
+        """Of every replica that runs; wakes none."""
+        ...
 
     async def rerank(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from bgeserve.caller import A_JOB, ANYONE, Caller
@@ -28,6 +29,7 @@ from bgeserve.types import (
     Embeddings,
     InputType,
     ModelInfo,
+    ModelLoad,
     ModelStatus,
     Output,
     RerankerOptions,
@@ -180,6 +182,11 @@ class Service:
             ModelStatus(info.name, info.role, info.model, available=True, replicas={"RUNNING": 1}, protocol=PROTOCOLS[info.role])
             for info in await self.models()
         ]
+
+    async def model_loads(self) -> list[ModelLoad]:
+        models = {**self._embedders, **self._rerankers}
+        loads = await asyncio.gather(*(model.current_load() for model in models.values()))
+        return [replace(load, name=name) for name, load in zip(models, loads, strict=True)]
 
     async def readiness(self) -> Readiness:
         return await self._readiness()

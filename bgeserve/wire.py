@@ -24,6 +24,7 @@ from bgeserve.types import (
     Lane,
     Mode,
     ModelInfo,
+    ModelLoad,
     ModelStatus,
     Output,
     Scores,
@@ -175,6 +176,10 @@ def models() -> Request[list[ModelInfo]]:
 
 def statuses() -> Request[list[ModelStatus]]:
     return Request("GET", "/v1/status", answers.statuses)
+
+
+def loads() -> Request[list[ModelLoad]]:
+    return Request("GET", "/v1/load", answers.loads)
 
 
 def ready() -> Request[Readiness]:

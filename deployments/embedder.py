@@ -10,7 +10,7 @@ from ray import serve
 from bgeserve.caller import Caller
 from bgeserve.chunking import Span
 from bgeserve.settings import EmbedderSettings
-from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, Output
+from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, ModelLoad, Output
 from deployments.joined import AnswersJoined
 from deployments.replica import answers_refusals, observer, prepare_replica
 
@@ -48,6 +48,9 @@ class EmbedderDeployment(AnswersJoined):
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve hands to `scaling.BacklogPolicy`, as a series of each name."""
         return asdict(self._engine.load())
+
+    async def current_load(self) -> ModelLoad:
+        return await self._engine.current_load()
 
     def check_health(self) -> None:
         self._engine.check_health()

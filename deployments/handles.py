@@ -22,6 +22,7 @@ from bgeserve.chunking import Span
 from bgeserve.errors import FingerprintMismatch, Unavailable
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
+from bgeserve.model_load import combined
 from bgeserve.protocols import WriteTicket
 from bgeserve.splitting import concat_embeddings, concat_scores, gather_bounded, places_from, split_by_bytes
 from bgeserve.types import (
@@ -35,6 +36,7 @@ from bgeserve.types import (
     InputType,
     Leg,
     ModelInfo,
+    ModelLoad,
     Output,
     Query,
     RerankerOptions,
@@ -72,6 +74,9 @@ class _RemoteModel:
         if info is None:
             info = self._info = await self._remote.call("info")
         return info
+
+    async def current_load(self) -> ModelLoad:
+        return combined("", await self._remote.call_each("current_load"))
 
     async def _in_calls(
         self, caller: Caller, method: str, before: Sequence[Any], texts: Sequence[str], asked: Mapping[str, Any]

@@ -34,6 +34,7 @@ from bgeserve.types import (
     InputType,
     Lane,
     ModelInfo,
+    ModelLoad,
     ModelStatus,
     Output,
     RerankerOptions,
@@ -178,6 +179,9 @@ class _Ingress:
 
     async def model_statuses(self) -> list[ModelStatus]:
         return await self._service.model_statuses()
+
+    async def model_loads(self) -> list[ModelLoad]:
+        return await self._service.model_loads()
 
     async def readiness(self) -> Readiness:
         return await self._service.readiness()

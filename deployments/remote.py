@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 import grpc
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import DeploymentUnavailableError
+from ray.exceptions import RayActorError, RayError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from bgeserve.caller import ANYONE, Caller
@@ -30,6 +30,8 @@ PAUSE_S = 0.1
 """Between two tries, for the router to notice a death."""
 START_RETRY_S = 5.0
 """What is said of when to come again where Serve has given up starting replicas: until somebody mends it, or Serve tries anew."""
+EACH_S = 2.0
+"""For an answer that takes a replica no time."""
 
 Send = Callable[[str, Sequence[Any], Mapping[str, Any]], Coroutine[Any, Any, Any]]
 
@@ -96,6 +98,14 @@ class Remote:
                 send, pause_s = self._send_by_reference, 0
             with self.unmet.waiting(text_bytes):
                 await asyncio.sleep(min(pause_s, caller.deadline.remaining_s() or pause_s))
+
+    async def call_each(self, method: str) -> list[Any]:
+        """What each running replica answers to `method()`; nothing at all where one hangs for EACH_S. Starts none."""
+        try:
+            answers = await self._by_value.broadcast(method).results_async(timeout_s=EACH_S, return_exceptions=True)
+        except (TimeoutError, RayError, RayServeException):  # none runs, or nobody can say which do
+            return []
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
 
     def _way(self, text_bytes: int, answer_bytes: int) -> Send:
         payload_bytes = text_bytes + answer_bytes

@@ -9,7 +9,7 @@ from ray import serve
 
 from bgeserve.caller import Caller
 from bgeserve.settings import RerankerSettings
-from bgeserve.types import ModelInfo, RerankerOptions, Scores
+from bgeserve.types import ModelInfo, ModelLoad, RerankerOptions, Scores
 from deployments.joined import AnswersJoined
 from deployments.replica import answers_refusals, observer, prepare_replica
 
@@ -42,6 +42,9 @@ class RerankerDeployment(AnswersJoined):
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve hands to `scaling.BacklogPolicy`, as a series of each name."""
         return asdict(self._engine.load())
+
+    async def current_load(self) -> ModelLoad:
+        return await self._engine.current_load()
 
     def check_health(self) -> None:
         self._engine.check_health()

@@ -18,7 +18,7 @@ from bgeserve.catalog import EMBEDDERS, RERANKERS
 from bgeserve.cli import main
 from bgeserve.errors import Overloaded
 from bgeserve.protocols import Readiness
-from bgeserve.types import Document, ModelStatus, RerankerOptions
+from bgeserve.types import Document, ModelLoad, ModelStatus, RerankerOptions
 from tests.api.backend import FINGERPRINT, LAYERS, Stage, dense_of
 from tests.api.conftest import server, stage, url
 from tests.test_client import free_port
@@ -131,6 +131,7 @@ def test_an_instruction_goes_before_queries(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_status(capsys: pytest.CaptureFixture[str], stage: Stage) -> None:
+    stage.reranking.load = ModelLoad("", 1, 1.5, 2000, 12345, 6, 7)
     code, out, _ = run(capsys, "status")
     assert code == 0
     ready, *models, collection = out.splitlines()
@@ -138,6 +139,8 @@ def test_status(capsys: pytest.CaptureFixture[str], stage: Stage) -> None:
     assert [line.split("\t") for line in models] == [
         ["hashing", "embedder", "hashed-words", "retriever", "yes", "1 RUNNING"],
         ["overlap", "reranker", "word-overlap", "reranker", "yes", "1 RUNNING"],
+        ["hashing", "1", "0.00", "0", "0", "0", "0"],
+        ["overlap", "1", "1.50", "2000", "12345", "6", "7"],
         ["hashing", "16", "32", "dense sparse multi_vector", "instruction"],
         ["overlap", "16", "", "", "instruction cutoff_layers"],
     ]
@@ -146,6 +149,7 @@ def test_status(capsys: pytest.CaptureFixture[str], stage: Stage) -> None:
     assert (answer["ready"], answer["collection"]["count"]) == (True, 2)
     assert [status["replicas"] for status in answer["statuses"]] == [{"RUNNING": 1}] * 2
     assert [model["layers"] for model in answer["models"]] == [None, list(LAYERS)]
+    assert [(load["name"], load["backlog_s"]) for load in answer["loads"]] == [("hashing", 0), ("overlap", 1.5)]
     assert run_json(capsys, "status", "--collection", "missing")["collection"] is None
 
 

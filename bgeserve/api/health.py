@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import cast
+
 from typing_extensions import TypedDict
 
 from bgeserve.api.operation import Answer, Call, Operation
@@ -34,6 +37,23 @@ class StatusResponse(TypedDict):
     models: list[ModelStatusResponse]
 
 
+class ModelLoadResponse(TypedDict):
+    name: str
+    replicas: int
+    """How many of them said so: none where none runs, or one of them hangs."""
+    backlog_s: float
+    tokens_per_s: float
+    """What they can do together, as measured."""
+    tokens_total: int
+    refused_total: int
+    expired_total: int
+    """Since each of them started: a total falls when one goes."""
+
+
+class LoadResponse(TypedDict):
+    models: list[ModelLoadResponse]
+
+
 async def healthz(call: Call, body: Nothing) -> Answer:
     response: HealthResponse = {"status": "ok"}
     return Answer(lambda: response)
@@ -49,6 +69,11 @@ async def readyz(call: Call, body: Nothing) -> Answer:
 
 async def status(call: Call, body: Nothing) -> Answer:
     response: StatusResponse = {"models": [_model(status) for status in await call.backend.model_statuses()]}
+    return Answer(lambda: response)
+
+
+async def load(call: Call, body: Nothing) -> Answer:
+    response: LoadResponse = {"models": [cast("ModelLoadResponse", asdict(load)) for load in await call.backend.model_loads()]}
     return Answer(lambda: response)
 
 
@@ -83,4 +108,5 @@ OPERATIONS = (
         status,
         right="key",
     ),
+    Operation("GET", "/v1/load", "What each model's running replicas have to do; wakes none", Nothing, LoadResponse, load, right="key"),
 )

@@ -19,7 +19,7 @@ from bgeserve.batching.queue_metrics import QueueMetrics
 from bgeserve.batching.rate import Rate
 from bgeserve.errors import ComputeError, DeadlineExceeded, ReplicaFull, Unavailable
 from bgeserve.observe import Observer
-from bgeserve.types import Lane
+from bgeserve.types import Lane, ModelLoad
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -154,6 +154,16 @@ class Executor(Generic[P, R]):
     def tokens_per_s(self) -> float:
         """Measured speed of all workers together; 0 before anything was measured."""
         return self._workers["interactive"] * self._rate.tokens_per_s
+
+    def current_load(self) -> ModelLoad:
+        totals = self._metrics.totals()
+        return ModelLoad(
+            backlog_s=self.backlog_s,
+            tokens_per_s=self.tokens_per_s,
+            tokens_total=totals.get("tokens", 0),
+            refused_total=totals.get("rejected", 0),
+            expired_total=totals.get("expired", 0),
+        )
 
     def check_health(self) -> None:
         """Raises ComputeError when a worker thread died or has been in one batch for longer than `wedged_after_s`."""

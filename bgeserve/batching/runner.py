@@ -22,6 +22,7 @@ from bgeserve.models.scoring import Tokenized
 from bgeserve.observe import Observer
 from bgeserve.scaling import Load
 from bgeserve.settings import ModelSettings
+from bgeserve.types import ModelLoad
 from bgeserve.unmet import UnmetHeard
 
 WARM_UP_BATCHES_PER_WORKER = 2
@@ -107,6 +108,9 @@ class Runner(Generic[T, R]):
             computed_tokens=self._executor.computed_tokens,
             refused_tokens=self._unmet.refused_tokens,
         )
+
+    def current_load(self) -> ModelLoad:
+        return self._executor.current_load()
 
     def check_health(self) -> None:
         self._executor.check_health()

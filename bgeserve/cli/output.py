@@ -22,12 +22,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         for row in rows:
             print("\t".join(one_line(cell) for cell in row))
         return
+    Console().print(make_table(columns, rows))
+
+
+def make_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for i, column in enumerate(columns):
         table.add_column(column, no_wrap=i == 0)  # the first names the row: half a name cannot be copied
     for row in rows:
         table.add_row(*(Text(one_line(cell)) for cell in row))
-    Console().print(table)
+    return table
 
 
 def one_line(cell: object, length: int = 200) -> str:

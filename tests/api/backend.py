@@ -30,6 +30,7 @@ from bgeserve.types import (
     Lane,
     Leg,
     ModelInfo,
+    ModelLoad,
     ModelStatus,
     Output,
     Query,
@@ -56,6 +57,7 @@ class Switch:
     tenants: list[str] = field(default_factory=list)
     timeouts_s: list[float | None] = field(default_factory=list)
     options: list[Any] = field(default_factory=list)
+    load: ModelLoad = field(default_factory=ModelLoad)
 
     async def meet(self, caller: Caller, options: Any) -> None:
         self.started += 1
@@ -103,6 +105,9 @@ class HashingEmbedder:
         self._switch = switch
         self.encoded: list[str] = []
 
+    async def current_load(self) -> ModelLoad:
+        return self._switch.load
+
     async def info(self) -> ModelInfo:
         outputs: tuple[Output, ...] = ("dense", "sparse", "multi_vector")
         return ModelInfo(
@@ -145,6 +150,9 @@ class OverlapReranker:
 
     def __init__(self, switch: Switch) -> None:
         self._switch = switch
+
+    async def current_load(self) -> ModelLoad:
+        return self._switch.load
 
     async def info(self) -> ModelInfo:
         return ModelInfo(

@@ -12,7 +12,7 @@ import pytest
 
 from bgeserve.errors import Unavailable
 from bgeserve.protocols import Readiness
-from bgeserve.types import Lane, ModelStatus
+from bgeserve.types import Lane, ModelLoad, ModelStatus
 from tests.api.backend import DIMENSIONS, FINGERPRINT, LAYERS, MAX_TOKENS, Stage, dense_of, sparse_of
 
 DOCUMENTS = [
@@ -248,6 +248,17 @@ async def test_a_model_that_is_not_served_is_not_found(http: httpx.AsyncClient) 
     assert "'bge' is not served here; the models are ['hashing', 'overlap']" in response.json()["error"]["message"]
 
 
+async def test_the_load_of_each_model(http: httpx.AsyncClient, stage: Stage) -> None:
+    stage.reranking.load = ModelLoad("", 2, 1.5, 2000, 12345, 6, 7)
+    hashing, overlap = (await ask(http, "GET", "/v1/load"))["models"]
+    assert hashing["name"] == "hashing"
+    assert overlap == {
+        **{"name": "overlap", "replicas": 2, "backlog_s": 1.5, "tokens_per_s": 2000},
+        **{"tokens_total": 12345, "refused_total": 6, "expired_total": 7},
+    }
+    assert (stage.embedding.started, stage.reranking.started) == (0, 0)
+
+
 async def test_the_status_of_each_model_asks_none_of_them(http: httpx.AsyncClient, stage: Stage) -> None:
     stage.service.statuses = [
         ModelStatus("hashing", "embedder", "hashed-words", available=False, replicas={"STARTING": 2}, protocol="retriever"),
@@ -318,6 +329,7 @@ async def test_every_operation_is_described(http: httpx.AsyncClient) -> None:
         ("get", "/v1/models"),
         ("get", "/v1/models/{name}"),
         ("get", "/v1/status"),
+        ("get", "/v1/load"),
         ("post", "/inference"),
         ("post", "/info"),
         ("post", "/support_methods"),

@@ -15,7 +15,7 @@ import pytest
 from bgeserve.batching.executor import Computed, Executor
 from bgeserve.errors import ComputeError, DeadlineExceeded, ReplicaFull, Unavailable
 from bgeserve.observe import Observer
-from bgeserve.types import Lane
+from bgeserve.types import Lane, ModelLoad
 
 WAIT_S = 20.0
 
@@ -347,3 +347,22 @@ def test_random_cancellation_and_failure_leave_no_future_open() -> None:
             except (CancelledError, DeadlineExceeded):
                 pass
         assert executor.backlog_s == 0
+
+
+def test_its_load_counts_what_was_computed_refused_and_late() -> None:
+    gate = Gate()
+    with running(gate, workers=1, max_queue_s=0.5) as executor:
+        assert executor.current_load() == ModelLoad()
+        gate.opened.set()
+        assert submit(executor, [1], cost=10).result(WAIT_S).results == [2]
+        gate.entered.clear()
+        gate.opened.clear()
+        submit(executor, [2], cost=10**9)
+        assert gate.entered.wait(WAIT_S)
+        with pytest.raises(ReplicaFull):
+            submit(executor, [3])
+        load = executor.current_load()
+        assert (load.tokens_total, load.refused_total, load.expired_total) == (10, 1, 0)
+        assert load.tokens_per_s > 0
+        assert load.backlog_s > 0.5
+        gate.opened.set()

@@ -74,8 +74,10 @@ class FakeBroadcast:
     def __init__(self, sending: Coroutine[Any, Any, Any]) -> None:
         self._sending = sending
 
-    async def results_async(self, *, return_exceptions: bool) -> list[Any]:
-        return [await self._sending]
+    async def results_async(self, *, return_exceptions: bool, timeout_s: float | None = None) -> list[Any]:
+        """As Ray's: one that takes longer leaves nothing of the others' answers."""
+        (answer,) = await asyncio.wait_for(asyncio.gather(self._sending, return_exceptions=return_exceptions), timeout_s)
+        return [answer]
 
 
 class FakeHandle:

@@ -11,6 +11,7 @@ import pytest
 from ray.exceptions import ActorUnavailableError
 
 from bgeserve.errors import InvalidRequest, ServiceError
+from deployments import logs
 from deployments.joined import FORGET_WITHIN_S, MAX_GATHER_S, MAX_JOINED, JoinedCalls
 from deployments.remote import Remote
 from tests.deployments.fakes import FakeHandle
@@ -145,3 +146,16 @@ async def test_all_calls_of_a_replica_that_died_are_sent_again() -> None:
     answers = await asyncio.gather(*(remote.call("encode", text, text_bytes=1) for text in "abc"))
     assert [each.of for each in answers] == ["a", "b", "c"]
     assert [len(together) for together in handle.joined] == [3, 3]
+
+
+async def test_each_is_worked_on_for_its_own_request() -> None:
+    """What carries them over belongs to one of them; what the replica says of each is about that one."""
+    handle = FakeHandle([lambda _: logs.request_id()] * 2)
+    calls = joined(handle)
+
+    async def ask(request_id: str) -> str:
+        logs.work_for(request_id)
+        return await calls.call("encode", (request_id,), {}, 1)
+
+    assert await asyncio.gather(ask("first"), ask("second")) == ["first", "second"]
+    assert len(handle.joined) == 1

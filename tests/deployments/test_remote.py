@@ -13,6 +13,7 @@ from bgeserve.caller import Caller
 from bgeserve.deadline import Deadline
 from bgeserve.errors import DeadlineExceeded, InvalidRequest, Overloaded, ReplicaFull, Unavailable
 from bgeserve.types import Lane
+from deployments import remote
 from deployments.refusals import REMEMBERED_SHARE
 from deployments.remote import MAX_GRPC_BYTES, Remote
 from tests.deployments.fakes import FakeHandle
@@ -159,3 +160,25 @@ async def test_a_job_that_waits_for_room_is_told_as_waiting() -> None:
     assert remote.unmet.told_by(caller).waiting_bytes == 700
     assert await job == "answer"
     assert remote.unmet.told_by(caller).waiting_bytes == 0
+
+
+async def answers_of_each(outcome: object) -> list[Any]:
+    return await Remote(cast("Any", FakeHandle([outcome]))).call_each("current_load")
+
+
+async def test_each_replica_is_asked_and_those_that_fail_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await answers_of_each("busy") == ["busy"]
+    assert await answers_of_each(UNAVAILABLE) == []
+    monkeypatch.setattr(remote, "EACH_S", 0.01)
+    assert await answers_of_each(asyncio.Event()) == []
+
+
+async def test_of_a_deployment_without_replicas_nobody_is_asked() -> None:
+    class Nobody(FakeHandle):
+        def options(self, **_: Any) -> Nobody:
+            return self
+
+        def broadcast(self, method: str, *args: Any) -> Any:
+            raise DeploymentUnavailableError(DeploymentID("fake", "app"))
+
+    assert await Remote(cast("Any", Nobody([]))).call_each("current_load") == []
