@@ -26,7 +26,7 @@ from typing import Any
 from bgeserve.cli.up import add_arguments
 from bgeserve.sources import needs_ray_data
 from graphs import session
-from graphs.front import FRONT
+from graphs.front import FRONT, haproxy_on_loopback
 
 GRACE_S = 15
 """After which a stop no longer asks."""
@@ -177,12 +177,15 @@ def _environment(folder: Path) -> dict[str, str]:
         **FRONT,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
+        # Ray on one machine alone, as on a laptop: its ports listen on this machine's loopback.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy_on_loopback(folder, stats, metrics)),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
