@@ -27,8 +27,8 @@ FRONT = {
 }
 
 _ON_LOOPBACK = """#!/bin/sh
-# Written by `bge-serve up`. Ray has HAProxy's statistics and metrics listen on every interface, and no setting for it: its config ($3, after
-# -db -f) is changed before each start.
+# Written by `bge-serve up`. Ray has HAProxy's statistics and metrics listen on every interface, and no setting for it: its config
+# ($3, after -db -f) is changed before each start.
 sed -i -E 's/^( *bind )[*]?:({ports})$/\\1127.0.0.1:\\2/' "$3" && exec "{binary}" "$@"
 """
 

@@ -132,7 +132,7 @@ class _Up:
                 print(f"\n  curl -s {url}{path} -H 'content-type: application/json' -d '{json.dumps(body)}'")
         print(f"\n  Metrics: http://127.0.0.1:{ready['metrics_port']}/metrics")
         print(f"  Handles: RAY_ADDRESS={ready['ray_address']} RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={self._folder}/token python")
-        print("  Ray's ports (guarded by that token), its metrics and HAProxy's statistics listen on every interface.\n", flush=True)
+        print("  Ray, its metrics and HAProxy's statistics listen on this machine alone; what Ray answers needs that token.\n", flush=True)
         if host not in LOOPBACK and not any(os.environ.get(name) for name in KEY_VARIABLES):
             _say(f"WARNING: listening on {host} without {KEY_VARIABLES[0]}: whoever reaches this machine can read and change everything")
         if self._args.index:
