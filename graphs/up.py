@@ -131,7 +131,8 @@ class _Up:
                 path, body = EXAMPLES[graph]
                 print(f"\n  curl -s {url}{path} -H 'content-type: application/json' -d '{json.dumps(body)}'")
         print(f"\n  Metrics: http://127.0.0.1:{ready['metrics_port']}/metrics")
-        print(f"  Handles: RAY_ADDRESS={ready['ray_address']} RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={self._folder}/token python")
+        access = {"RAY_ADDRESS": ready["ray_address"], **_access(self._folder)}
+        print(f"  Handles: {' '.join(f'{name}={value}' for name, value in access.items())} python")
         print("  Ray, its metrics and HAProxy's statistics listen on this machine alone; what Ray answers needs that token.\n", flush=True)
         if host not in LOOPBACK and not any(os.environ.get(name) for name in KEY_VARIABLES):
             _say(f"WARNING: listening on {host} without {KEY_VARIABLES[0]}: whoever reaches this machine can read and change everything")
@@ -140,9 +141,8 @@ class _Up:
 
     def _index(self, source: str, url: str, ray_address: str) -> subprocess.Popen[bytes]:
         where = ["--ray-address", ray_address] if needs_ray_data(source) else ["--url", url]
-        access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._folder / "token")}
         command = "import sys; from bgeserve.cli import main; sys.exit(main())"
-        return subprocess.Popen([sys.executable, "-P", "-c", command, "index", source, *where], env={**os.environ, **access})
+        return subprocess.Popen([sys.executable, "-P", "-c", command, "index", source, *where], env={**os.environ, **_access(self._folder)})
 
     def _stop(self, driver: subprocess.Popen[str]) -> None:
         """Ask a service that is up to end, and end at once what has nothing to lose; a second signal is for those who cannot wait."""
@@ -175,10 +175,7 @@ def _environment(folder: Path) -> dict[str, str]:
     stats, metrics, fallback = _free_ports(3)
     own = {
         **FRONT,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        # Ray on one machine alone, as on a laptop: its ports listen on this machine's loopback.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        **_access(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
@@ -194,6 +191,16 @@ def _environment(folder: Path) -> dict[str, str]:
     }
     inherited = {name: value for name, value in os.environ.items() if name not in OTHERS}
     return inherited | own
+
+
+def _access(folder: Path) -> dict[str, str]:
+    """What every program needs that is to reach this Ray."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        # One machine is all there is, as Ray has it on Windows: it listens on loopback, and looks for itself there.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
 
 
 def _free_ports(count: int) -> list[int]:
