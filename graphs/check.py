@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.machinery import PathFinder
@@ -23,6 +24,7 @@ from ray.serve.deployment import Deployment
 from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
 
 import bgeserve
+from bgeserve.api.keyring import keyring_of
 from bgeserve.cli.check import add_arguments
 from bgeserve.errors import BgeServeError, SettingsError
 from graphs import placement, strict
@@ -48,6 +50,8 @@ def check(path: Path, *, on_cluster: bool = False) -> ServeDeploySchema:
     _refuse_shadows()
     # Ray's workers find a user's own modules there; last, so that nothing is shadowed.
     sys.path.append(str(Path.cwd()))
+    # The ingress would find what is wrong with the API keys only when it starts.
+    keyring_of(os.environ)
     config, demands = parse(read(path))
     if found := placement.problems(demands, *_nodes(demands, on_cluster=on_cluster)):
         raise SettingsError("\n".join(found))

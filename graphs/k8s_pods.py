@@ -5,14 +5,18 @@ Probes are left to KubeRay, which puts its own into every Ray container: the ray
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
+from bgeserve.api.keyring import KEYS_FILE_VARIABLE
 from graphs.front import FRONT
 from graphs.k8s_config import Tree
 from graphs.k8s_sizing import SHARED_MEMORY_GIB, Pods
 
 PART_OF = {"app.kubernetes.io/part-of": "bge-serve"}
 """By which disruption budgets and network policies find our pods: KubeRay names a cluster anew with each upgrade."""
+SECRET = "bge-serve"
+"""With the keys file of the API, as `keys.yaml`."""
 MODELS = "/models"
 UNPRIVILEGED: Tree = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 USER: Tree = {
@@ -25,6 +29,8 @@ USER: Tree = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 TMP = {"name": "tmp", "mountPath": "/tmp"}
+KEYS = "/etc/bge-serve/keys.yaml"
+"""A Secret as a folder, not as an environment: what is exchanged there reaches running pods, within about a minute."""
 WEIGHTS = {"name": "models", "persistentVolumeClaim": {"claimName": "bge-models", "readOnly": True}}
 PORTS = {"head": {"gcs-server": 6379, "dashboard": 8265, "client": 10001}, "all": {"metrics": 8080, "serve": 8000}}
 """KubeRay makes its services from the ports that the head names: without `serve` there would be none for the front."""
@@ -52,6 +58,11 @@ def template(component: str, pods: Pods, image: str, env: list[Tree], **spec: An
     if computes:
         container["volumeMounts"] = [*container["volumeMounts"], {"name": "models", "mountPath": MODELS, "readOnly": True}]
         volumes.append(WEIGHTS)
+    if component == "front":
+        keys = {"name": "keys", "mountPath": str(PurePosixPath(KEYS).parent), "readOnly": True}
+        container["env"] = [*container["env"], {"name": KEYS_FILE_VARIABLE, "value": KEYS}]
+        container["volumeMounts"] = [*container["volumeMounts"], keys]
+        volumes.append({"name": "keys", "secret": {"secretName": SECRET, "defaultMode": 0o440}})
     return {
         "metadata": {"labels": {**PART_OF, "app.kubernetes.io/component": component}},
         "spec": {

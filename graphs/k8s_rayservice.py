@@ -91,7 +91,7 @@ def _groups(found: Sequence[Application], image: str) -> Iterator[Tree]:
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": {**k8s_pods.PART_OF, "app.kubernetes.io/component": "front"}},
     }
-    env = [k8s_pods.secret("BGE_SERVE_API_KEY", NAME, "api-key"), *_store_secrets(found)]
+    env = list(_store_secrets(found))
     yield _group("front", k8s_sizing.front(found), image, env, affinity=OFF_GPU_NODES, topologySpreadConstraints=[spread])
     models = [model for application in found for _, model in application.models]
     if pods := k8s_sizing.on_gpus(models):

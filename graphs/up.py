@@ -24,7 +24,7 @@ from typing import Any
 from bgeserve.cli.up import add_arguments
 from bgeserve.sources import needs_ray_data
 from graphs import session
-from graphs.front import own_environment
+from graphs.own_ray import access, own_environment
 
 GRACE_S = 15
 """After which a stop no longer asks."""
@@ -129,8 +129,9 @@ class _Up:
                 path, body = EXAMPLES[graph]
                 print(f"\n  curl -s {url}{path} -H 'content-type: application/json' -d '{json.dumps(body)}'")
         print(f"\n  Metrics: http://127.0.0.1:{ready['metrics_port']}/metrics")
-        print(f"  Handles: RAY_ADDRESS={ready['ray_address']} RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={self._folder}/token python")
-        print("  Ray's ports (guarded by that token), its metrics and HAProxy's statistics listen on every interface.\n", flush=True)
+        reach = {"RAY_ADDRESS": ready["ray_address"], **access(self._folder)}
+        print(f"  Handles: {' '.join(f'{name}={value}' for name, value in reach.items())} python")
+        print("  Ray, its metrics and HAProxy's statistics listen on this machine alone; what Ray answers needs that token.\n", flush=True)
         if host not in LOOPBACK and not any(os.environ.get(name) for name in KEY_VARIABLES):
             _say(f"WARNING: listening on {host} without {KEY_VARIABLES[0]}: whoever reaches this machine can read and change everything")
         if self._args.index:
@@ -138,9 +139,8 @@ class _Up:
 
     def _index(self, source: str, url: str, ray_address: str) -> subprocess.Popen[bytes]:
         where = ["--ray-address", ray_address] if needs_ray_data(source) else ["--url", url]
-        access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._folder / "token")}
         command = "import sys; from bgeserve.cli import main; sys.exit(main())"
-        return subprocess.Popen([sys.executable, "-P", "-c", command, "index", source, *where], env={**os.environ, **access})
+        return subprocess.Popen([sys.executable, "-P", "-c", command, "index", source, *where], env={**os.environ, **access(self._folder)})
 
     def _stop(self, driver: subprocess.Popen[str]) -> None:
         """Ask a service that is up to end, and end at once what has nothing to lose; a second signal is for those who cannot wait."""

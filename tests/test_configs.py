@@ -127,6 +127,19 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str | None, m
         check(path)
 
 
+def test_the_keys_file_that_the_environment_names_is_looked_at_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "keys.yaml"
+    monkeypatch.setenv("BGE_SERVE_API_KEYS_FILE", str(file))
+    with pytest.raises(SettingsError, match=r"keys.yaml cannot be read"):
+        check(QUICKSTART)
+    file.write_text("- {name: page, sha256: geheim}")
+    with pytest.raises(SettingsError, match=r"0.sha256: String should match pattern") as caught:
+        check(QUICKSTART)
+    assert "geheim" not in caught.value.message
+    file.write_text(f"- {{name: page, sha256: {'ab' * 32}}}")
+    assert check(QUICKSTART).applications
+
+
 def test_the_command_says_what_is_wrong_and_exits_with_1(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(QUICKSTART.read_text().replace("workers:", "wrokers:", 1))

@@ -22,7 +22,7 @@ import yaml
 from benchmarks.drills.services import FRONT, Config, Place
 from benchmarks.serving.processes import Program, free_port, is_dead, state_of, title
 from graphs import session
-from graphs.front import own_environment
+from graphs.own_ray import own_environment
 
 BIN = Path(sys.executable).parent
 START_S = 240.0

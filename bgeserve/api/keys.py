@@ -129,14 +129,22 @@ _ROWS = TypeAdapter(list[Row])
 def read_keys(path: Path) -> list[Key]:
     """Raises SettingsError, which never quotes what is in the file."""
     try:
-        rows = _ROWS.validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return parse_keys(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except UnicodeDecodeError:
         raise SettingsError(f"{path} is not YAML") from None
+
+
+def parse_keys(text: str, where: str) -> list[Key]:
+    """Raises SettingsError, which says `where` and never quotes the text."""
+    try:
+        rows = _ROWS.validate_python(yaml.safe_load(text))
+    except yaml.YAMLError:
+        raise SettingsError(f"{where} is not YAML") from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors(include_input=False))
-        raise SettingsError(f"{path}: {problems} (`bge-serve keys new NAME` makes a row)") from None
+        raise SettingsError(f"{where}: {problems} (`bge-serve keys new NAME` makes a row)") from None
     if len({row.sha256 for row in rows}) < len(rows):
-        raise SettingsError(f"{path}: each key may be there once, and one sha256 is there twice")
+        raise SettingsError(f"{where}: each key may be there once, and one sha256 is there twice")
     return [row.key() for row in rows]

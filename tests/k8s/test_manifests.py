@@ -105,11 +105,23 @@ def test_secrets_are_references_to_where_they_are_needed(name: str) -> None:
     for group, pod in ray_pods(name).items():
         secrets = {variable: value["secretKeyRef"] for variable, value in env(pod).items() if isinstance(value, dict)}
         of_front = {
-            "BGE_SERVE_API_KEY": {"name": "bge-serve", "key": "api-key"},
             "QDRANT_API_KEY": {"name": "bge-serve-store", "key": "key"},
         }
         assert secrets == (of_front if group == "front" else {}), group
     assert not [document for document in documents(name) if document["kind"] == "Secret"]
+
+
+def test_the_front_reads_the_keys_file_of_a_mounted_secret(name: str) -> None:
+    """As a whole folder: a file mounted by `subPath` would never change."""
+    for group, pod in ray_pods(name).items():
+        mounts = {mount["name"]: mount for mount in container(pod)["volumeMounts"]}
+        assert ("keys" in mounts) == (group == "front"), group
+        if group == "front":
+            (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "keys"]
+            assert volume["secret"] == {"secretName": "bge-serve", "defaultMode": 0o440}
+            assert mounts["keys"] == {"name": "keys", "mountPath": "/etc/bge-serve", "readOnly": True}
+            assert env(pod)["BGE_SERVE_API_KEYS_FILE"] == "/etc/bge-serve/keys.yaml"
+        assert "BGE_SERVE_API_KEY" not in env(pod), group
 
 
 def test_the_config_finds_the_qdrant_that_the_overlay_brings_and_has_its_key() -> None:

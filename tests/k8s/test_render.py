@@ -77,7 +77,7 @@ def test_pods_fit_the_models_that_share_them(rerankers: Tree) -> None:
     # One of 9,242 million parameters in two bytes, or two of M3's; one core for each of two replicas, and one for Ray.
     assert limits(groups(made)["gpu"]) == {"cpu": "3", "memory": "25Gi", "nvidia.com/gpu": "1"}
     secrets = [each for each in groups(made)["front"]["template"]["spec"]["containers"][0]["env"] if "valueFrom" in each]
-    assert [each["name"] for each in secrets] == ["BGE_SERVE_API_KEY", "MILVUS_TOKEN"]
+    assert [each["name"] for each in secrets] == ["MILVUS_TOKEN"]
 
 
 @pytest.mark.parametrize("hardware", HARDWARE)

