@@ -23,6 +23,7 @@ from bgeserve.types import (
     EmbeddedChunks,
     Embeddings,
     ModelInfo,
+    ModelLoad,
     ModelStatus,
     Role,
     Scores,
@@ -135,6 +136,9 @@ class KeyedBackend:
 
     async def model_statuses(self) -> list[ModelStatus]:
         return [status for status in await self._backend.model_statuses() if self._key.may_use_model(status.name)]
+
+    async def model_loads(self) -> list[ModelLoad]:
+        return [load for load in await self._backend.model_loads() if self._key.may_use_model(load.name)]
 
     async def readiness(self) -> Readiness:
         return await self._backend.readiness()

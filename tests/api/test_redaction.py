@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bgeserve.api import create_app
 from bgeserve.errors import BgeServeError, ComputeError, Overloaded
+from bgeserve.observe import ACCESS_LOGGER
 from bgeserve.redaction import LOG_TEXTS_VARIABLE
 from deployments.replica import prepare_replica
 from tests.api.backend import Stage
@@ -30,7 +31,7 @@ LONG = f"{TEXT} " * 17
 
 
 @pytest.fixture
-def served_log() -> Iterator[io.StringIO]:
+def served_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What Serve's log of a replica holds, of ours and of everything else."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
@@ -38,8 +39,12 @@ def served_log() -> Iterator[io.StringIO]:
     before = (list(serve.handlers), list(serve.filters), list(ours.handlers))
     prepare_replica()
     serve.addHandler(handler)
+    monkeypatch.setattr(
+        logging.getLogger(ACCESS_LOGGER), "disabled", True
+    )  # its lines name the replica, which is none here: test_access_log
     yield stream
     serve.handlers[:], serve.filters[:], ours.handlers[:] = before
+    ours.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

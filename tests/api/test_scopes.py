@@ -61,7 +61,7 @@ def test_the_rights_are_these() -> None:
     one, documents, chunks = "/v1/collections/{collection}", "/v1/collections/{collection}/documents", "/v1/collections/{collection}/chunks"
     assert by_right == {
         "open": {("GET", "/healthz"), ("GET", "/readyz")},
-        "key": {("GET", "/v1/models"), ("GET", "/v1/status"), ("GET", "/v1/collections"), ("GET", "/v1/aliases")},
+        "key": {("GET", "/v1/models"), ("GET", "/v1/status"), ("GET", "/v1/load"), ("GET", "/v1/collections"), ("GET", "/v1/aliases")},
         "model": {
             *(("POST", path) for path in ("/v1/encode", "/v1/embeddings", "/v1/rerank", "/inference", "/info", "/support_methods")),
             ("GET", "/v1/models/{name}"),
@@ -271,7 +271,8 @@ async def test_lists_show_what_the_key_is_for(
     locked: httpx.AsyncClient, key: str, models: set[str], collections: dict[str, list[str]], aliases: set[str]
 ) -> None:
     assert {model["id"] for model in (await ask(locked, key, "GET", "/v1/models")).json()["data"]} == models
-    assert {model["name"] for model in (await ask(locked, key, "GET", "/v1/status")).json()["models"]} == models
+    for path in ("/v1/status", "/v1/load"):
+        assert {model["name"] for model in (await ask(locked, key, "GET", path)).json()["models"]} == models
     listed = (await ask(locked, key, "GET", "/v1/collections")).json()["collections"]
     assert {one["name"]: sorted(one["aliases"]) for one in listed} == collections
     assert set((await ask(locked, key, "GET", "/v1/aliases")).json()["aliases"]) == aliases
