@@ -14,7 +14,7 @@ from bgeserve.scaling import Rule
 from bgeserve.simulation.fleet import Fleet, FleetSettings
 from bgeserve.simulation.load import Outcome
 from bgeserve.simulation.policies import ByBacklog
-from bgeserve.simulation.rates import Rate, arrivals, peak
+from bgeserve.simulation.rates import Rate, Together, arrivals, peak
 from bgeserve.simulation.replica import Speed
 
 MAX_ARRIVALS = 200_000
@@ -52,7 +52,7 @@ class Prediction:
     simulated_part: int
     """One of so many parts of the fleet was simulated."""
     together: int
-    """Requests that came in one instant."""
+    """Requests that came in one instant, at the most."""
 
 
 def predict(speed: Speed, rule: Rule, rates: Sequence[Rate], *, timeout_s: float, start_s: float, request_s: float) -> Prediction:
@@ -72,18 +72,16 @@ def predict(speed: Speed, rule: Rule, rates: Sequence[Rate], *, timeout_s: float
         most_replicas=part * outcome.most_replicas,
         periods=_periods(outcome, rates, end_s, part, speed.tokens_per_s),
         simulated_part=part,
-        together=together,
+        together=max(together.of(rate) for rate in rates),
     )
 
 
-def coarseness(speed: Speed, rates: Sequence[Rate]) -> tuple[int, int]:
+def coarseness(speed: Speed, rates: Sequence[Rate]) -> tuple[Together, int]:
     """How many requests come together, and one of how many parts of the fleet is simulated."""
-    requests = sum(rate.requests for rate in rates)
-    tokens = max(rate.tokens_per_request for rate in rates)
-    together = max(1, min(ceil(requests / MAX_ARRIVALS), int(BATCH_SHARE * speed.max_batch_tokens / tokens)))
+    together = Together(ceil(sum(rate.requests for rate in rates) / MAX_ARRIVALS), BATCH_SHARE * speed.max_batch_tokens)
+    come = sum(rate.requests / together.of(rate) for rate in rates)
     peak_replicas = peak(rates, lambda rate: rate.tokens_per_s) / speed.tokens_per_s
-    part = max(1, min(ceil(requests / together / MAX_ARRIVALS), int(peak_replicas / LEAST_PART)))
-    return together, part
+    return together, max(1, min(ceil(come / MAX_ARRIVALS), int(peak_replicas / LEAST_PART)))
 
 
 def _periods(outcome: Outcome, rates: Sequence[Rate], end_s: float, part: int, tokens_per_s: float) -> list[Period]:
