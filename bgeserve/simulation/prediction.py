@@ -16,6 +16,7 @@ from bgeserve.simulation.load import Outcome
 from bgeserve.simulation.policies import ByBacklog
 from bgeserve.simulation.rates import Rate, Together, arrivals, peak
 from bgeserve.simulation.replica import Speed
+from bgeserve.types import Lane
 
 MAX_ARRIVALS = 200_000
 BATCH_SHARE = 0.25
@@ -43,9 +44,11 @@ class Prediction:
     requests: int
     late: int
     refused: int
-    p50_s: float
-    p99_s: float
-    """Of the answered requests, of both lanes."""
+    p50_s: float | None
+    p99_s: float | None
+    """Of the answered queries; None: there are none."""
+    jobs_p99_s: float | None
+    """Likewise, of what came as bulk."""
     replica_s: float
     most_replicas: int
     periods: Sequence[Period]
@@ -60,15 +63,18 @@ def predict(speed: Speed, rule: Rule, rates: Sequence[Rate], *, timeout_s: float
     end_s = max(rate.until_s for rate in rates)
     together, part = coarseness(speed, rates)
     small = replace(rule, min=ceil(rule.min / part), max=ceil(rule.max / part))
+    policy = ByBacklog(small)
     settings = FleetSettings(speed, small.max, small.min, start_s, {"interactive": timeout_s, "bulk": timeout_s}, request_s)
-    outcome = Fleet(settings, ByBacklog(small)).run(arrivals(rates, together=together, one_of=part), end_s + timeout_s)
+    outcome = Fleet(settings, policy).run(arrivals(rates, together=together, one_of=part), end_s + timeout_s)
     return Prediction(
         requests=part * outcome.requests,
         late=part * outcome.late,
         refused=part * outcome.refused,
-        p50_s=outcome.quantile_s(0.5),
-        p99_s=outcome.quantile_s(0.99),
-        replica_s=part * outcome.replica_s,
+        p50_s=_quantile_s(outcome, 0.5, "interactive"),
+        p99_s=_quantile_s(outcome, 0.99, "interactive"),
+        jobs_p99_s=_quantile_s(outcome, 0.99, "bulk"),
+        # Without the time after the last request, in which what is left is done.
+        replica_s=part * policy.interval_s * sum(moment.asked_for for moment in outcome.moments if moment.at_s < end_s),
         most_replicas=part * outcome.most_replicas,
         periods=_periods(outcome, rates, end_s, part, speed.tokens_per_s),
         simulated_part=part,
@@ -82,6 +88,10 @@ def coarseness(speed: Speed, rates: Sequence[Rate]) -> tuple[Together, int]:
     come = sum(rate.requests / together.of(rate) for rate in rates)
     peak_replicas = peak(rates, lambda rate: rate.tokens_per_s) / speed.tokens_per_s
     return together, max(1, min(ceil(come / MAX_ARRIVALS), int(peak_replicas / LEAST_PART)))
+
+
+def _quantile_s(outcome: Outcome, share: float, lane: Lane) -> float | None:
+    return outcome.quantile_s(share, lane) if outcome.answered[lane] else None
 
 
 def _periods(outcome: Outcome, rates: Sequence[Rate], end_s: float, part: int, tokens_per_s: float) -> list[Period]:

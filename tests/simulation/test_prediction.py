@@ -78,7 +78,9 @@ def test_a_steady_load_is_predicted_by_hand() -> None:
     steady = said.periods[6]
     assert 5 <= steady.replicas <= 8
     assert steady.tokens_per_s == pytest.approx(50_000)
+    assert said.p50_s is not None
     assert 0.01 <= said.p50_s <= 0.3
+    assert said.jobs_p99_s is None
 
 
 def test_a_part_of_a_fleet_tells_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
