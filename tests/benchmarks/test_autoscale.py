@@ -8,7 +8,9 @@ from math import isnan
 import pytest
 
 from benchmarks.autoscale.compare import Ran, against
+from benchmarks.autoscale.live import LATE, REFUSED, found_of
 from benchmarks.autoscale.traces import BURSTS, JOB_TEXTS, STEPS, Scale, traces
+from benchmarks.serving.plan import OK, Outcome, Reply
 
 OURS = Ran("ours", replica_s=100, most_replicas=4, requests=10_000, p50_s=0.1, p99_s=1.0, jobs_p99_s=50, late=10, refused=30)
 SCALE = Scale(tokens_per_s=1000, request_tokens=50, text_tokens=20, seconds=500)
@@ -35,6 +37,25 @@ def test_where_there_is_none_nothing_is_claimed() -> None:
     assert (beside.cheapest, beside.best) == (None, None)
     assert isnan(beside.spend)
     assert isnan(beside.unserved)
+
+
+def test_what_was_lived_is_told_as_what_was_simulated() -> None:
+    answers = [(0.0, 1.5, OK), (1.0, 1.2, REFUSED), (2.0, 12.0, LATE), (2.5, 2.6, 500)]
+    sent = [Outcome(due_s, due_s, ended_s, tokens=100, reply=Reply(status)) for due_s, ended_s, status in answers]
+    seen = [
+        (0.0, {"RUNNING": 1}),
+        (1.0, {"RUNNING": 1, "STARTING": 2}),
+        (4.0, {"RUNNING": 3}),
+        (6.0, {"RUNNING": 2, "STOPPING": 1}),
+        (7.0, {}),
+    ]
+    found = found_of({"interactive": sent, "bulk": []}, seen)
+    assert found.outcome.answered["interactive"] == [(1.5, 1)]
+    assert (found.outcome.requests, found.outcome.refused, found.outcome.late, found.failed) == (4, 1, 1, 1)
+    assert found.outcome.replica_s == 1 + 3 * 3 + 3 * 2 + 3
+    assert found.start_s == 3  # two of them, for three seconds
+    assert [moment.unanswered_tokens for moment in found.outcome.moments] == [100, 200, 100, 100]
+    assert [moment.running for moment in found.outcome.moments] == [1, 1, 3, 2]
 
 
 def test_traces_are_the_same_each_time_and_send_what_they_say() -> None:
