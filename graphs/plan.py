@@ -96,7 +96,19 @@ def _as_json(planned: Sequence[Planned], found: Sequence[Limit]) -> dict[str, An
 
 
 def _show(planned: Sequence[Planned], found: Sequence[Limit]) -> None:
-    columns = ["model", "requests", "most replicas", "replica-hours", "most GPUs", "GPU-hours", "p50 ms", "p99 ms", "late", "refused"]
+    columns = [
+        "model",
+        "requests",
+        "most replicas",
+        "replica-hours",
+        "most GPUs",
+        "GPU-hours",
+        "p50 s",
+        "p99 s",
+        "jobs' p99 s",
+        "late",
+        "refused",
+    ]
     print_table(columns, [_row(one) for one in planned])
     print_table(["model", "from s", "tokens/s sent", "replicas", "most", "backlog s"], [row for one in planned for row in _timeline(one)])
     print_table(["what", "at the peak", "one takes", "needed", "", "from"], [_limit_row(limit) for limit in found])
@@ -109,7 +121,7 @@ def _show(planned: Sequence[Planned], found: Sequence[Limit]) -> None:
 def _row(one: Planned) -> tuple[str, ...]:
     said = one.prediction
     spent = f"{said.replica_s / 3600:,.1f}", f"{one.most_gpus:g}", f"{one.gpu_hours:,.1f}"
-    times = f"{1000 * said.p50_s:,.0f}", f"{1000 * said.p99_s:,.0f}"
+    times = ["" if time_s is None else f"{time_s:,.3g}" for time_s in (said.p50_s, said.p99_s, said.jobs_p99_s)]
     return one.model.name, f"{said.requests:,}", f"{said.most_replicas:,}", *spent, *times, f"{said.late:,}", f"{said.refused:,}"
 
 

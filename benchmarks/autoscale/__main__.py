@@ -3,16 +3,16 @@
 Three traces, each made from a seed (`traces.py`): steps, bursts of jobs of 1,000 texts, two days. The default policy gets each of several
 `target_ongoing_requests` with Ray's delays and with two quicker ones, and is judged by its best for each trace.
 
-By simulation the service is MiniLM as it was measured on two cores. With --live also on Ray, with the service's own ingress, calls, queues,
-refusals and policy, but embedders that sleep what a forward would cost (`paced.py`), since replicas add no capacity on one machine; beside
-it the simulation of the same. What the service's ingress, its controller and one request cost stays real.
+By simulation the service is MiniLM as it was measured on two cores. With --live it is a real one on Ray, with its own ingress, calls,
+queues, refusals and policy, but embedders that sleep what a forward would cost (`paced.py`), since replicas add no capacity on one machine;
+beside it the simulation of the same. What the ingress, the controller and the start of a replica cost stays real.
 """
 
 from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib.util import find_spec
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.autoscale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--live", action="store_true", help="also on Ray, about 20 minutes")
+    parser.add_argument("--live", action="store_true", help="on Ray, with shorter traces; about 20 minutes")
     parser.add_argument("--only", nargs="+", metavar="TRACE", help="of steps, bursts, diurnal")
     parser.add_argument("--save", type=Path, nargs="?", const=RESULTS, metavar="DIR", help=f"table and pictures; default: {RESULTS.name}/")
     args = parser.parse_args(arguments)
@@ -70,34 +70,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Ray's, about a setting that nothing replaces yet (`graphs/parts.py`).
     warnings.filterwarnings("ignore", "The `metrics_interval_s` field", DeprecationWarning)
     console = Console(width=WIDTH)
-    found: dict[str, list[Result]] = {}
-    for result, kind in _results(args.live, args.only):
-        show(console, result.section)
-        found.setdefault(kind, []).append(result)
-    if args.save is not None:
-        _save(args.save, found, console)
-
-
-def _results(live: bool, only: Sequence[str] | None) -> Iterator[tuple[Result, str]]:
-    for trace in traces(SCALE):
-        if not only or trace.name in only:
-            yield _simulated(trace), "simulated"
-    if live:
-        for trace in traces(LIVE_SCALE):
-            if not only or trace.name in only:
-                yield _live(trace), "live"
+    found: list[Result] = []
+    for trace in traces(LIVE_SCALE if args.live else SCALE):
+        if not args.only or trace.name in args.only:
+            found.append(_live(trace) if args.live else _simulated(trace))
+            show(console, found[-1].section)
+            if args.save is not None:
+                _save(args.save, found, "" if args.live else "-simulated")
 
 
 def _simulated(trace: Trace) -> Result:
     outcomes = run_all(SETUP, trace)
-    ours, *others = reports(outcomes)
-    beside = against(ours, others)
-    courses = {compare.OURS: Course(outcomes[compare.OURS].moments)}
-    if chosen := _chosen(beside, others):
-        courses[chosen.policy] = Course(outcomes[chosen.policy].moments)
-    section = Section(
-        f"{trace.name}, simulated: {trace.says}", COLUMNS, [_row(one, "simulated") for one in (ours, *others)], _verdict(ours, beside)
-    )
+    ours, quick, *others = reports(outcomes)
+    chosen = _chosen(against(ours, others), others)
+    courses = {name: Course(outcomes[name].moments) for name in (ours.policy, chosen.policy)}
+    rows = [_row(one, "simulated") for one in (ours, quick, *others)]
+    notes = [note for one in (ours, quick) for note in _verdict(one, against(one, others))]
+    section = Section(f"{trace.name}, simulated: {trace.says}", COLUMNS, rows, notes)
     return Result(section, {"trace": Course.of_load(trace, SCALE.tokens_per_s), **courses})
 
 
@@ -108,8 +97,8 @@ def _live(trace: Trace) -> Result:
     lived = run_live(LIVE_SETUP, trace, None)
     setup = LIVE_SETUP if isnan(lived.start_s) else replace(LIVE_SETUP, start_s=lived.start_s)
     outcomes = run_all(setup, trace)
-    ours, *others = reports(outcomes)
-    chosen = _chosen(against(ours, others), others) or others[0]
+    ours, _, *others = reports(outcomes)
+    chosen = _chosen(against(ours, others), others)
     default = run_live(LIVE_SETUP, trace, compare.settings_of(LIVE_SETUP.rule)[chosen.policy])
     ran = compare.ran(compare.OURS, lived.outcome), compare.ran(chosen.policy, default.outcome)
     rows = [
@@ -131,7 +120,7 @@ def _live(trace: Trace) -> Result:
     return Result(Section(f"{trace.name}, live: {trace.says}", COLUMNS, rows, notes), courses)
 
 
-def _chosen(beside: Against, others: Sequence[Ran]) -> Ran | None:
+def _chosen(beside: Against, others: Sequence[Ran]) -> Ran:
     """Which of the default's settings ours is shown beside: the cheapest that serves as well, else the best that costs no more."""
     return beside.cheapest or beside.best or min(others, key=lambda other: (other.unserved, other.p99_s))
 
@@ -139,14 +128,15 @@ def _chosen(beside: Against, others: Sequence[Ran]) -> Ran | None:
 def _verdict(ours: Ran, beside: Against) -> list[str]:
     notes: list[str] = []
     if beside.cheapest is None:
-        notes.append("none of the default's settings serves as well")
+        notes.append(f"{ours.policy}: none of the default's settings serves as well")
     else:
-        notes.append(f"replica-seconds over the cheapest that serves as well ({beside.cheapest.policy}): {at_most(beside.spend, 0.75)}")
+        spend = at_most(beside.spend, compare.SPEND_GOAL)
+        notes.append(f"{ours.policy}: replica-seconds over the cheapest that serves as well ({beside.cheapest.policy}): {spend}")
     if beside.best is None:
-        notes.append("none of the default's settings costs as little")
+        notes.append(f"{ours.policy}: none of the default's settings costs as little")
     else:
         said = f"{ours.unserved:,} unserved beside {beside.best.unserved:,} of the best that costs no more ({beside.best.policy})"
-        notes.append(f"{said}: {at_most(beside.unserved, compare.UNSERVED_GOAL)}")
+        notes.append(f"{ours.policy}: {said}: {at_most(beside.unserved, compare.UNSERVED_GOAL)}")
     return notes
 
 
@@ -166,18 +156,12 @@ def _row(ran: Ran, how: str) -> list[str]:
     ]
 
 
-def _save(folder: Path, found: Mapping[str, Sequence[Result]], console: Console) -> None:
-    name = f"{date.today().isoformat()}-autoscale"
-    shown: list[str] = []
-    for kind, results in found.items():
-        image = folder / f"{name}{'' if kind == 'live' else '-simulated'}.png"
-        draw([(result.section.title, result.courses) for result in results], image)
-        shown.append(f"![{kind}]({image.name})")
-        console.print(f"saved {image}", markup=False)
-    sections = [markdown(result.section) for results in found.values() for result in results]
-    report = folder / f"{name}.md"
-    report.write_text("\n\n".join([f"# Autoscaling; {describe_machine()}", *sections, *shown]) + "\n")
-    console.print(f"saved {report}", markup=False)
+def _save(folder: Path, found: Sequence[Result], suffix: str) -> None:
+    report = folder / f"{date.today().isoformat()}-autoscale{suffix}.md"
+    image = report.with_suffix(".png")
+    draw([(result.section.title, result.courses) for result in found], image)
+    sections = [markdown(result.section) for result in found]
+    report.write_text("\n\n".join([f"# Autoscaling; {describe_machine()}", *sections, f"![replicas and backlog]({image.name})"]) + "\n")
 
 
 if __name__ == "__main__":

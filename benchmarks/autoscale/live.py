@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def _measure(server: Server, trace: Trace) -> Found:
     watch = _Watch(server.port, trace.seconds + TAIL_S)
     sent = server.run(plan).outcomes
     watch.wait()
-    return _found({"interactive": sent["interactive"], "bulk": sent["bulk"]}, watch)
+    return found_of({"interactive": sent["interactive"], "bulk": sent["bulk"]}, watch.seen)
 
 
 def _request(arrival: load.Arrival) -> Request:
@@ -117,23 +118,17 @@ class _Watch:
             time.sleep(POLL_S)
 
 
-def _found(sent: Mapping[Lane, Sequence[Outcome]], watch: _Watch) -> Found:
-    outcome = load.Outcome()
-    failed = 0
-    for lane, requests in sent.items():
-        for one in requests:
-            outcome.requests += 1
-            if one.reply.status == OK:
-                outcome.answered[lane].append((one.latency_s, 1))
-            elif one.reply.status == REFUSED:
-                outcome.refused += 1
-            elif one.reply.status == LATE:
-                outcome.late += 1
-            else:
-                failed += 1
-    started = starting_s = 0.0
+def found_of(sent: Mapping[Lane, Sequence[Outcome]], seen: Sequence[tuple[float, Mapping[str, int]]]) -> Found:
+    """seen: seconds, and how many replicas were in each state then."""
+    outcome = load.Outcome(requests=sum(map(len, sent.values())))
     everything = [one for requests in sent.values() for one in requests]
-    for (at_s, states), (next_s, after) in zip(watch.seen, watch.seen[1:], strict=False):
+    for lane, requests in sent.items():
+        outcome.answered[lane] += [(one.latency_s, 1) for one in requests if one.reply.status == OK]
+    outcome.refused = sum(one.reply.status == REFUSED for one in everything)
+    outcome.late = sum(one.reply.status == LATE for one in everything)
+    failed = sum(one.reply.status not in (OK, REFUSED, LATE) for one in everything)
+    started = starting_s = 0.0
+    for (at_s, states), (next_s, after) in pairwise(seen):
         there, lasted_s = sum(states.values()), next_s - at_s
         outcome.replica_s += there * lasted_s
         starting_s += states.get("STARTING", 0) * lasted_s

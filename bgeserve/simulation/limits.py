@@ -11,9 +11,12 @@ INGRESS_MS = 0.85
 SEARCH_INGRESS_MS = 2.85
 SEARCH_STORE_MS = 3.45
 """CPU of a search over 20,000 chunks; benchmarks/results/2026-11-24-retrieval-speed.md, "CPU of a search by process"."""
-CONTROLLER_MS_PER_S, CONTROLLER_MS_PER_REPLICA_S = 60.0, 4.0
-"""CPU of Serve's controller a second, and more for each replica that reports every half a second; `benchmarks.autoscale.controller`."""
-CONTROLLER_SOURCE = f"{CONTROLLER_MS_PER_S:g} ms of one core a second, {CONTROLLER_MS_PER_REPLICA_S:g} for each; the line through 1 and 13"
+CONTROLLER_MS_PER_S, CONTROLLER_MS_PER_REPLICA_S = 24.0, 3.5
+"""CPU of Serve's controller a second, and for each replica that reports every half a second, as with a `cold_start_s` of 10;
+`python -m benchmarks.autoscale.controller`, 2 cores of AMD EPYC, 2026-11-24."""
+CONTROLLER_SOURCE = (
+    f"{CONTROLLER_MS_PER_S:g} ms of one core a second and {CONTROLLER_MS_PER_REPLICA_S:g} for each: the line through 1 and 13"
+)
 BUSY_SHARE = 0.7
 """Of one core that a process may take before those who wait for it notice."""
 

@@ -14,8 +14,9 @@ from bgeserve.scaling import Rule
 from bgeserve.simulation.fleet import Fleet, FleetSettings
 from bgeserve.simulation.load import Outcome
 from bgeserve.simulation.policies import ByBacklog
-from bgeserve.simulation.rates import Rate, arrivals, peak
+from bgeserve.simulation.rates import Rate, Together, arrivals, peak
 from bgeserve.simulation.replica import Speed
+from bgeserve.types import Lane
 
 MAX_ARRIVALS = 200_000
 BATCH_SHARE = 0.25
@@ -43,16 +44,18 @@ class Prediction:
     requests: int
     late: int
     refused: int
-    p50_s: float
-    p99_s: float
-    """Of the answered requests, of both lanes."""
+    p50_s: float | None
+    p99_s: float | None
+    """Of the answered queries; None: there are none."""
+    jobs_p99_s: float | None
+    """Likewise, of what came as bulk."""
     replica_s: float
     most_replicas: int
     periods: Sequence[Period]
     simulated_part: int
     """One of so many parts of the fleet was simulated."""
     together: int
-    """Requests that came in one instant."""
+    """Requests that came in one instant, at the most."""
 
 
 def predict(speed: Speed, rule: Rule, rates: Sequence[Rate], *, timeout_s: float, start_s: float, request_s: float) -> Prediction:
@@ -60,30 +63,35 @@ def predict(speed: Speed, rule: Rule, rates: Sequence[Rate], *, timeout_s: float
     end_s = max(rate.until_s for rate in rates)
     together, part = coarseness(speed, rates)
     small = replace(rule, min=ceil(rule.min / part), max=ceil(rule.max / part))
+    policy = ByBacklog(small)
     settings = FleetSettings(speed, small.max, small.min, start_s, {"interactive": timeout_s, "bulk": timeout_s}, request_s)
-    outcome = Fleet(settings, ByBacklog(small)).run(arrivals(rates, together=together, one_of=part), end_s + timeout_s)
+    outcome = Fleet(settings, policy).run(arrivals(rates, together=together, one_of=part), end_s + timeout_s)
     return Prediction(
         requests=part * outcome.requests,
         late=part * outcome.late,
         refused=part * outcome.refused,
-        p50_s=outcome.quantile_s(0.5),
-        p99_s=outcome.quantile_s(0.99),
-        replica_s=part * outcome.replica_s,
+        p50_s=_quantile_s(outcome, 0.5, "interactive"),
+        p99_s=_quantile_s(outcome, 0.99, "interactive"),
+        jobs_p99_s=_quantile_s(outcome, 0.99, "bulk"),
+        # Without the time after the last request, in which what is left is done.
+        replica_s=part * policy.interval_s * sum(moment.asked_for for moment in outcome.moments if moment.at_s < end_s),
         most_replicas=part * outcome.most_replicas,
         periods=_periods(outcome, rates, end_s, part, speed.tokens_per_s),
         simulated_part=part,
-        together=together,
+        together=max(together.of(rate) for rate in rates),
     )
 
 
-def coarseness(speed: Speed, rates: Sequence[Rate]) -> tuple[int, int]:
+def coarseness(speed: Speed, rates: Sequence[Rate]) -> tuple[Together, int]:
     """How many requests come together, and one of how many parts of the fleet is simulated."""
-    requests = sum(rate.requests for rate in rates)
-    tokens = max(rate.tokens_per_request for rate in rates)
-    together = max(1, min(ceil(requests / MAX_ARRIVALS), int(BATCH_SHARE * speed.max_batch_tokens / tokens)))
+    together = Together(ceil(sum(rate.requests for rate in rates) / MAX_ARRIVALS), BATCH_SHARE * speed.max_batch_tokens)
+    come = sum(rate.requests / together.of(rate) for rate in rates)
     peak_replicas = peak(rates, lambda rate: rate.tokens_per_s) / speed.tokens_per_s
-    part = max(1, min(ceil(requests / together / MAX_ARRIVALS), int(peak_replicas / LEAST_PART)))
-    return together, part
+    return together, max(1, min(ceil(come / MAX_ARRIVALS), int(peak_replicas / LEAST_PART)))
+
+
+def _quantile_s(outcome: Outcome, share: float, lane: Lane) -> float | None:
+    return outcome.quantile_s(share, lane) if outcome.answered[lane] else None
 
 
 def _periods(outcome: Outcome, rates: Sequence[Rate], end_s: float, part: int, tokens_per_s: float) -> list[Period]:

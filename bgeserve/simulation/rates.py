@@ -45,6 +45,20 @@ class Rate:
         return self.requests_per_s * self.tokens_per_request
 
 
+@dataclass(frozen=True, slots=True)
+class Together:
+    """How many requests come in one instant: at most so many, of so many tokens in all."""
+
+    requests: int
+    tokens: float
+
+    def of(self, rate: Rate) -> int:
+        return max(1, min(self.requests, int(self.tokens / rate.tokens_per_request)))
+
+
+ONE_BY_ONE = Together(1, 0)
+
+
 def read_rates(path: Path) -> dict[str, list[Rate]]:
     """By model, in the order of time. Raises InvalidRequest, which names the file and the line."""
     try:
@@ -94,15 +108,16 @@ def _invalid(where: str, problem: str) -> InvalidRequest:
     return InvalidRequest(f"{where}: {problem}")
 
 
-def arrivals(rates: Sequence[Rate], *, together: int = 1, one_of: int = 1, seed: int = 0) -> Iterator[Arrival]:
-    """Poisson processes of these rates, or of `one_of` them as many parts. together: so many requests come in each instant."""
+def arrivals(rates: Sequence[Rate], *, together: Together = ONE_BY_ONE, one_of: int = 1, seed: int = 0) -> Iterator[Arrival]:
+    """Poisson processes of these rates, or of `one_of` them as many parts."""
     return merge(
-        *(_of_one(rate, rate.requests_per_s / together / one_of, together, random.Random(seed + n)) for n, rate in enumerate(rates)),
+        *(_of_one(rate, together.of(rate), one_of, random.Random(seed + n)) for n, rate in enumerate(rates)),
         key=lambda arrival: arrival.at_s,
     )
 
 
-def _of_one(rate: Rate, per_s: float, together: int, draw: random.Random) -> Iterator[Arrival]:
+def _of_one(rate: Rate, together: int, one_of: int, draw: random.Random) -> Iterator[Arrival]:
+    per_s = rate.requests_per_s / together / one_of
     at_s = rate.at_s + draw.expovariate(per_s)
     while at_s < rate.until_s:
         yield Arrival(at_s, rate.tokens_per_request, rate.lane, together)

@@ -11,7 +11,7 @@ from bgeserve.scaling import Rule
 from bgeserve.simulation import prediction
 from bgeserve.simulation.limits import limits
 from bgeserve.simulation.prediction import coarseness, predict
-from bgeserve.simulation.rates import Rate, arrivals, peak, read_rates
+from bgeserve.simulation.rates import Rate, Together, arrivals, peak, read_rates
 from bgeserve.simulation.replica import Speed
 
 HEADER = "at_s,model,requests_per_s,tokens_per_request,lane\n"
@@ -61,7 +61,8 @@ def test_arrivals_come_in_order_at_their_rates_and_are_the_same_each_time() -> N
     assert drawn == list(arrivals(rates))
     assert [one.at_s for one in drawn] == sorted(one.at_s for one in drawn)
     assert len(drawn) == pytest.approx(10_000 + 2500, rel=0.03)
-    fewer = list(arrivals(rates, together=5, one_of=2))
+    fewer = list(arrivals(rates, together=Together(5, 600), one_of=2))
+    assert {one.requests for one in fewer} == {5}
     assert sum(one.requests for one in fewer) == pytest.approx(12_500 / 2, rel=0.1)
 
 
@@ -77,14 +78,16 @@ def test_a_steady_load_is_predicted_by_hand() -> None:
     steady = said.periods[6]
     assert 5 <= steady.replicas <= 8
     assert steady.tokens_per_s == pytest.approx(50_000)
+    assert said.p50_s is not None
     assert 0.01 <= said.p50_s <= 0.3
+    assert said.jobs_p99_s is None
 
 
 def test_a_part_of_a_fleet_tells_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = [Rate(0, 120, 300, 1500), Rate(120, 400, 1200, 1500)]
+    rates = [Rate(0, 60, 300, 1500), Rate(60, 160, 1200, 1500)]
     monkeypatch.setattr(prediction, "MAX_ARRIVALS", 1_000_000)
     whole = predict(SPEED, RULE, rates, timeout_s=30, start_s=20, request_s=0)
-    monkeypatch.setattr(prediction, "MAX_ARRIVALS", 100_000)
+    monkeypatch.setattr(prediction, "MAX_ARRIVALS", 60_000)
     part = predict(SPEED, RULE, rates, timeout_s=30, start_s=20, request_s=0)
     assert (whole.simulated_part, part.simulated_part) == (1, 3)
     assert part.replica_s == pytest.approx(whole.replica_s, rel=0.05)
@@ -93,9 +96,10 @@ def test_a_part_of_a_fleet_tells_of_the_whole(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_thousands_of_replicas_are_not_looked_at_one_by_one() -> None:
-    together, part = coarseness(SPEED, [Rate(0, 3600, 300_000, 100)])
-    assert (together, part) == (5, 60)
-    assert coarseness(SPEED, [Rate(0, 60, 100, 100)]) == (1, 1)
+    small, large = Rate(0, 3600, 300_000, 100), Rate(0, 3600, 1000, 10_000, "bulk")
+    together, part = coarseness(SPEED, [small, large])
+    assert (together.of(small), together.of(large), part) == (5, 1, 80)
+    assert coarseness(SPEED, [Rate(0, 60, 100, 100)]) == (Together(1, 500), 1)
 
 
 def test_what_is_full_first_is_named() -> None:
