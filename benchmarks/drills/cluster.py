@@ -43,6 +43,9 @@ class Cluster:
         self._redis = redis
         shared = {"BGE_SERVE_DATA": str(place.work / "data"), **({"RAY_REDIS_ADDRESS": redis} if redis else {})}
         self._environment = own_environment(self._temp) | shared
+        if redis is not None:
+            # Two proxies cannot have one port of one machine, and on Kubernetes no traffic goes to the head's either.
+            self._environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = shutil.which("false") or ""
         (self._temp / "worker").mkdir()
         # Its proxy has ports of its own.
         self._of_worker = (

@@ -55,6 +55,9 @@ class Bench:
         self._provide(service)
         config = SERVICES[service](self._place)
         if made_by is not None:
+            if self._cluster is not None:
+                self._cluster.stop()
+                self._cluster = None
             return self._deployed(self._started(made_by(self._place)), service, config)
         if self._cluster is None:
             self._cluster = self._started(Cluster(self._place))
