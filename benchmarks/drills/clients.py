@@ -34,8 +34,8 @@ WORDS = ["amber", "basalt", "cedar", "delta", "ember", "flint", "garnet", "heron
 DOCUMENTS = [Document(f"doc-{n}", " ".join(WORDS[n : n + 4] * (n + 1))) for n in range(8)]
 QUERIES = [" ".join(WORDS[n : n + 3]) for n in range(8)]
 FEW = [f"{word} and {other}" for word, other in pairwise(WORDS)]
-MANY = [f"{FEW[n % len(FEW)]} {' '.join(WORDS * 6)} {n}" for n in range(32)]
-"""So much that it goes over in several calls, to several replicas."""
+MANY = [f"{FEW[n % len(FEW)]} {' '.join(WORDS * 3)} {n}" for n in range(26)]
+"""Just so much that it goes over in two calls, to two replicas."""
 
 
 @dataclass(frozen=True, slots=True)

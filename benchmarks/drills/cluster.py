@@ -31,6 +31,10 @@ POLL_S = 0.1
 OBJECT_STORE_BYTES = 128 * 2**20
 
 
+class NotWhole(Exception):
+    """Says what is not there."""
+
+
 class Cluster:
     """Started by the constructor, without an application; `stop` ends and removes all of it."""
 
@@ -43,6 +47,9 @@ class Cluster:
         self._redis = redis
         shared = {"BGE_SERVE_DATA": str(place.work / "data"), **({"RAY_REDIS_ADDRESS": redis} if redis else {})}
         self._environment = own_environment(self._temp) | shared
+        if redis is not None:
+            # Two proxies cannot have one port of one machine, and on Kubernetes no traffic goes to the head's either.
+            self._environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = shutil.which("false") or ""
         (self._temp / "worker").mkdir()
         # Its proxy has ports of its own.
         self._of_worker = (
@@ -83,7 +90,7 @@ class Cluster:
             raise RuntimeError(f"serve deploy: {done.stderr}")
 
     def until_whole(self, unlike: frozenset[int] = frozenset()) -> None:
-        """Until every deployment has all its replicas, none of them one of these processes. Raises RuntimeError after START_S."""
+        """Until every deployment has all its replicas, none of them one of these processes. Raises NotWhole after START_S."""
         self.until(lambda: self.is_whole(unlike), "the service does not come to be whole")
 
     def is_whole(self, unlike: frozenset[int] = frozenset()) -> bool:
@@ -116,7 +123,7 @@ class Cluster:
         deadline = time.monotonic() + START_S
         while not condition():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{problem}: {self._says()}")
+                raise NotWhole(f"{problem}: {self._says()}")
             time.sleep(POLL_S)
 
     def stop(self) -> None:

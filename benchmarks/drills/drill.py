@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from benchmarks.drills.clients import SEARCHES, TEXTS, Clients, right_answers
-from benchmarks.drills.cluster import Cluster
+from benchmarks.drills.cluster import Cluster, NotWhole
 from benchmarks.drills.rule import Cost, Rule
 from benchmarks.drills.services import Place
 from benchmarks.durability.truth import Truth
@@ -61,20 +62,21 @@ async def run(drill: Drill, cluster: Cluster, *, searches: bool, seed: int) -> C
         if searches:
             await at_work.enter_async_context(writers.at_work())
         await asyncio.sleep(CALM_S)
-        struck_s, ended_s = await _strike(drill, cluster)
-        await clients.all_answered_since(ended_s)
-        if searches:
-            await writers.all_acknowledged_since(ended_s)
-        whole_s = monotonic()
+        struck_s, ended_s, problem = await _strike(drill, cluster)
+        if not problem:
+            await clients.all_answered_since(ended_s)
+            if searches:
+                await writers.all_acknowledged_since(ended_s)
+        whole_s = math.inf if problem else monotonic()
         await asyncio.sleep(CALM_S)
-    if drill.changes_answers:
+    if drill.changes_answers and not problem:
         versions.append(await right_answers(cluster.url, questions))
-    losses = truth.check(await read_all(cluster.url)) if searches else []
-    return Cost(clients.asked, versions, plain, Counter(writers.answers), losses, struck_s, ended_s, whole_s)
+    losses = truth.check(await read_all(cluster.url)) if searches and not problem else []
+    return Cost(clients.asked, versions, plain, Counter(writers.answers), losses, struck_s, ended_s, whole_s, problem)
 
 
-async def _strike(drill: Drill, cluster: Cluster) -> tuple[float, float]:
-    """When the fault came, and when it was over: all is there again on return."""
+async def _strike(drill: Drill, cluster: Cluster) -> tuple[float, float, str]:
+    """When the fault came, when it was over, and why all is not there again on return, if it is not."""
     fault = drill.fault(cluster)
     replaced = await asyncio.to_thread(fault.__enter__)
     struck_s = monotonic()
@@ -83,8 +85,11 @@ async def _strike(drill: Drill, cluster: Cluster) -> tuple[float, float]:
     finally:
         await asyncio.to_thread(fault.__exit__, None, None, None)
     ended_s = monotonic() if drill.lasts_s else struck_s
-    await asyncio.to_thread(cluster.until_whole, replaced)
-    return struck_s, ended_s
+    try:
+        await asyncio.to_thread(cluster.until_whole, replaced)
+    except NotWhole as problem:
+        return struck_s, ended_s, str(problem)
+    return struck_s, ended_s, ""
 
 
 def columns() -> Sequence[str]:

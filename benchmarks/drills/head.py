@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from benchmarks.drills.cluster import Cluster
 from benchmarks.drills.drill import CannotRun, Drill
-from benchmarks.drills.rule import NOT_ACCEPTED
+from benchmarks.drills.rule import NOBODY_NOTICES
 from benchmarks.drills.services import Place
 from benchmarks.serving.processes import Program, free_port
 
@@ -33,11 +33,15 @@ class _WithRedis(Cluster):
 
 @contextmanager
 def head(cluster: Cluster) -> Generator[frozenset[int]]:
-    """Every process of the head: Ray's state, the controller, and a proxy, to which half of the clients are connected."""
+    """Every process of the head: Ray's state and the controller."""
     victims = frozenset(cluster.head.pids())
     cluster.head.kill()
     yield victims
     cluster.start_head()
 
 
-DRILLS = (Drill("head", "kill -9 of all of the head, its state in Redis", head, NOT_ACCEPTED, lasts_s=BACK_AFTER_S, cluster=_WithRedis),)
+DRILLS = (
+    Drill(
+        "head", "kill -9 of all of the head, its state in Redis", head, NOBODY_NOTICES, "rolling", lasts_s=BACK_AFTER_S, cluster=_WithRedis
+    ),
+)

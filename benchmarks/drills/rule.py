@@ -75,6 +75,8 @@ class Cost:
     """When the fault was over; of a kill at once."""
     whole_s: float
     """When everything was there again, and everybody had an answer to something sent after the fault."""
+    problem: str = ""
+    """Why that did not come; what is stored was not looked at then."""
 
     def sent(self, *, retries: bool) -> int:
         return sum(one.retries == retries for one in self.asked)
@@ -102,7 +104,8 @@ class Cost:
 
     def breaches(self, rule: Rule) -> list[str]:
         """How the rule was broken, in words."""
-        found = [f"{len(wrong)} wrong answers"] if (wrong := self.wrong) else []
+        found = [self.problem] if self.problem else []
+        found += [f"{len(wrong)} wrong answers"] if (wrong := self.wrong) else []
         found += [f"{loss.loss}: {loss.message}" for loss in self.losses]
         for may, retries in ((rule.bare, False), (rule.retrying, True)):
             found += _counted(_said(one) for one in self.failed(retries=retries) if not may(one, self.struck_s))

@@ -44,6 +44,8 @@ class Bench:
             self.console.print(f"{drill.name}: not run: {problem}", markup=False)
             return Outcome(drill, skipped=str(problem))
         cost = asyncio.run(run(drill, cluster, searches=_searches(drill.config), seed=seed))
+        if cost.problem:
+            self._give_up()
         made = Outcome(drill, row(drill, cost), cost.breaches(drill.rule))
         self.console.print(" | ".join(made.row), markup=False)
         for breach in made.breaches:
@@ -55,10 +57,17 @@ class Bench:
         self._provide(service)
         config = SERVICES[service](self._place)
         if made_by is not None:
+            self._give_up()
             return self._deployed(self._started(made_by(self._place)), service, config)
         if self._cluster is None:
             self._cluster = self._started(Cluster(self._place))
         return self._cluster if self._cluster.config == config else self._deployed(self._cluster, service, config)
+
+    def _give_up(self) -> None:
+        """The next drill has a cluster of its own."""
+        if self._cluster is not None:
+            self._cluster.stop()
+            self._cluster = None
 
     def _started(self, cluster: Cluster) -> Cluster:
         self._stack.callback(cluster.stop)

@@ -52,7 +52,7 @@ async def soak(bench: Bench, minutes: float, seed: int) -> tuple[Findings, bool]
         whole_s = monotonic()
     losses = truth.check(await read_all(cluster.url))
     cost = Cost(clients.asked, [version], plain, writers.answers, losses, began_s, began_s, whole_s)
-    return _findings(looks, cost, faults, minutes)
+    return findings(looks, cost, faults, minutes)
 
 
 async def _strike_in_turn(cluster: Cluster, until_s: float) -> int:
@@ -79,7 +79,7 @@ def _youngest(cluster: Cluster, deployment: str) -> int:
     return max(cluster.replicas(deployment), key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]))
 
 
-def _findings(looks: Sequence[tuple[float, Look]], cost: Cost, faults: int, minutes: float) -> tuple[Findings, bool]:
+def findings(looks: Sequence[tuple[float, Look]], cost: Cost, faults: int, minutes: float) -> tuple[Findings, bool]:
     warm = looks[int(WARM_SHARE * len(looks)) :]
     survivors = set.intersection(*(set(look) for _, look in warm))
     kinds: dict[str, list[int]] = defaultdict(list)

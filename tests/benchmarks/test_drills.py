@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
 
@@ -12,7 +13,9 @@ from benchmarks.drills.__main__ import DRILLS, parse_arguments
 from benchmarks.drills.clients import Answer, Asked, Question
 from benchmarks.drills.rule import DEGRADES, IN_FLIGHT, NOBODY_NOTICES, NOT_ACCEPTED, READS_GO_ON, WAITS, Cost, Rule
 from benchmarks.drills.services import SERVICES
+from benchmarks.drills.soak import findings
 from benchmarks.durability.truth import Fault
+from benchmarks.resident import MIB
 from bgeserve.errors import BgeServeError, DeadlineExceeded, Unavailable
 
 TEXTS = Question(texts=("a", "b"))
@@ -104,3 +107,18 @@ def test_drills_have_names_of_their_own_and_services_that_there_are() -> None:
     assert parse_arguments(["--only", "owner", "proxy"]).only == ["owner", "proxy"]
     with pytest.raises(SystemExit):
         parse_arguments(["--only", "nobody"])
+
+
+@pytest.mark.parametrize(("per_look_mib", "is_broken"), [(0.0, False), (0.01, False), (0.2, True)])
+def test_a_soak_is_broken_when_the_processes_that_outlive_the_faults_grow(per_look_mib: float, is_broken: bool) -> None:
+    lives, dies = os.getpid(), 2**22
+    looks = [(10.0 * n, {lives: round((100 + n * per_look_mib) * MIB), **({dies: n * MIB} if n < 50 else {})}) for n in range(100)]
+    found, broken = findings(looks, cost(), faults=3, minutes=30)
+    assert broken == is_broken
+    assert [row[1] for row in found.sections[0].rows] == ["1", "1"]
+
+
+def test_a_soak_is_broken_when_a_client_with_the_retry_sees_a_fault() -> None:
+    looks = [(10.0 * n, {os.getpid(): 100 * MIB}) for n in range(10)]
+    assert findings(looks, cost(RETRIED), faults=3, minutes=30)[1]
+    assert not findings(looks, cost(BEFORE, AFTER), faults=3, minutes=30)[1]
