@@ -1,6 +1,7 @@
-"""How fast documents come in: `python -m benchmarks.ingest [--dtype auto] [--source PATH]`.
+"""How fast documents come in: `python -m benchmarks.ingest [--dtype auto] [--job] [--source PATH]`.
 
-- `bge-serve index` into the quickstart service, empty, over the packed engine's own bulk rate on the same texts, in process
+- `bge-serve index` into the quickstart service, empty, over the packed engine's own bulk rate on the same texts, in process;
+  with --job as a Ray Data job, its start included
 - over FlagEmbedding's sorted loop that writes into a store of the same kind
 - short queries beside it: search without reranking, at random instants
 
@@ -25,7 +26,7 @@ from time import perf_counter
 from rich.console import Console
 
 from benchmarks.machine import describe_machine
-from benchmarks.quickstart import COMMAND, INDEX, quickstart
+from benchmarks.quickstart import COMMAND, INDEX, handle_environment, quickstart
 from benchmarks.serving import goals
 from benchmarks.serving.processes import Program
 from benchmarks.serving.report import Section, show
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", choices=list(JOB_OVER_FLAGEMBEDDING), default="float32", help="ours; FlagEmbedding runs in float32")
+    parser.add_argument("--job", action="store_true", help="index as a Ray Data job")
     parser.add_argument("--source", type=Path, help="file or BEIR folder; default: the standard library's docstrings")
     parser.add_argument("--most", type=int, help="texts")
     parser.add_argument("--rounds", type=int, default=3)
@@ -93,12 +95,15 @@ def _one_round(args: argparse.Namespace, url: str, program: Program, round_: int
     found = {ENGINE: _in_a_process("engine", args), FLAGEMBEDDING: _in_a_process("flagembedding", args)}
     program.resume()
     time.sleep(SETTLE_S)
-    return {JOB: _index(args, url, f"round{round_}"), **found}
+    return {JOB: _index(args, url, program, f"round{round_}"), **found}
 
 
-def _index(args: argparse.Namespace, url: str, collection: str) -> Took:
-    command = [COMMAND, "index", str(args.documents), "--collection", collection, "--url", url, "--json"]
-    done = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+def _index(args: argparse.Namespace, url: str, program: Program, collection: str) -> Took:
+    command = [COMMAND, "index", str(args.documents), "--collection", collection, "--json", *(["--job"] if args.job else ["--url", url])]
+    environment = handle_environment(program.log.read_text()) if args.job else None
+    folder = args.documents.parent
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment).stdout
+    done = json.loads(output.splitlines()[-1])
     return done["took_s"], done["tokens"]
 
 
@@ -131,7 +136,7 @@ def _beside_queries(args: argparse.Namespace, url: str, program: Program, rounds
     questions = [line.split("\n")[0] for line in load_texts(None)]
     idle_ms = _search(url, questions, IDLE_S)
     with ThreadPoolExecutor(1) as job:
-        running = job.submit(_index, args, url, "beside")
+        running = job.submit(_index, args, url, program, "beside")
         beside_ms = _search(url, questions, median(found[JOB][0] for found in rounds))
         took_s, tokens = running.result()
     batch_ms = 1000 * CPU_MAX_BATCH_TOKENS * CORES / (tokens / took_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,3 +40,10 @@ def quickstart(folder: Path, **embedder: object) -> Iterator[tuple[str, Program]
         yield url, program
     finally:
         program.stop()
+
+
+def handle_environment(said: str) -> dict[str, str]:
+    """As `bge-serve up` tells people to set it, for a program that wants handles. said: what it printed."""
+    stated = re.search(r"Handles: (.*) python", said)
+    assert stated is not None
+    return os.environ | dict(part.split("=", 1) for part in stated[1].split())

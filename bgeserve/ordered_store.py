@@ -67,16 +67,17 @@ class OrderedStore:
             keys = list(dict.fromkeys(hit.key for hits in found.values() for hit in hits))
             found["multi_vector"] = self._store.rescore(collection, query, keys)
         scored: dict[Leg, list[tuple[str, float]]] = {leg: [(hit.key, hit.score) for hit in hits] for leg, hits in found.items()}
-        return self._best_chunks(collection, fuse(scored, fusion), limit)
+        by_key = {hit.key: hit for leg, hits in found.items() if leg != "multi_vector" for hit in hits}
+        return self._best_chunks(collection, fuse(scored, fusion), by_key, limit)
 
-    def _best_chunks(self, collection: str, fused: Sequence[Fused], limit: int) -> list[Hit]:
+    def _best_chunks(self, collection: str, fused: Sequence[Fused], by_key: Mapping[str, ScoredId], limit: int) -> list[Hit]:
         """The best chunk of each of the best documents."""
         hits: dict[str, Hit] = {}
         start = 0
         while len(hits) < limit and start < len(fused):
             # As many as are missing: more are needed only where a document was found by several of its chunks.
             some = fused[start : start + limit - len(hits)]
-            for chunk, one in zip(self._store.fetch(collection, [each.key for each in some]), some, strict=True):
+            for chunk, one in zip(self._store.fetch(collection, [by_key[each.key] for each in some]), some, strict=True):
                 hits.setdefault(chunk.document_id, _hit(chunk, one))
             start += len(some)
         return list(hits.values())

@@ -6,8 +6,8 @@ Knows chunks, vectors, legs and filters. Does not know the order of writes, fusi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from bgeserve.filters import Filter
 from bgeserve.types import Chunk, Embeddings, FindingLeg, Query
@@ -19,6 +19,8 @@ class ScoredId:
 
     key: str
     score: float
+    row: Any = field(default=None, compare=False, repr=False)
+    """What the engine gave along: the store's own, which spares `fetch` from looking it up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,8 @@ class VectorStore(Protocol):
         query's (`max_sim.py`). Best first, equal scores by key; a chunk that is not there any more is left out. Raises InvalidRequest."""
         ...
 
-    def fetch(self, collection: str, keys: Sequence[str]) -> list[Chunk]:
-        """The chunks behind `ScoredId.key`s, in that order."""
+    def fetch(self, collection: str, hits: Sequence[ScoredId]) -> list[Chunk]:
+        """The chunks that a search has just found, in that order."""
         ...
 
     def count(self, collection: str) -> int:

@@ -153,10 +153,12 @@ class MilvusCollection:
         where = "" if filter is None else expression(filter, self._most_terms)
 
         def best(count: int) -> list[ScoredId]:
-            answer = self._call(self._client.search, self._stored_as, [vector], filter=where, limit=count, anns_field=leg)
+            # With their texts: to look ten up by their keys, Lite goes through all rows.
+            search = self._client.search
+            answer = self._call(search, self._stored_as, [vector], filter=where, limit=count, anns_field=leg, output_fields=STORED)
             # A hit has its id as an attribute; as an item it is called as the field is, or not, as the server likes.
             found = cast("list[Any]", answer[0])
-            scored = [ScoredId(hit.id, hit.distance) for hit in found]
+            scored = [ScoredId(hit.id, hit.distance, hit["entity"]) for hit in found]
             return scored if leg == "dense" else [hit for hit in scored if hit.score > _LEAST_SCORE]
 
         return best_in_one_order(best, limit)
@@ -167,9 +169,9 @@ class MilvusCollection:
         scores = max_sim(vectors, list(found.values())).tolist()
         return best_first(map(ScoredId, found, scores))
 
-    def fetch(self, keys: Sequence[str]) -> list[Chunk]:
-        found = {row["key"]: row for some in batches(keys) for row in self._page(any_of("key", some), len(some), STORED)}
-        return [chunk_of(found[key]) for key in keys]
+    def fetch(self, hits: Sequence[ScoredId]) -> list[Chunk]:
+        found = self._of_keys([hit.key for hit in hits if hit.row is None])
+        return [chunk_of(found[hit.key] if hit.row is None else hit.row) for hit in hits]
 
     def count(self) -> int:
         return self._count(_FIRST_CHUNKS)
@@ -183,7 +185,10 @@ class MilvusCollection:
         return {row["key"]: tokens_of(row, dimensions) for page in pages for row in page}
 
     def _hashes(self, keys: Sequence[str]) -> dict[str, str]:
-        return {chunk_key(chunk): chunk.content_hash for chunk in self.fetch(keys)}
+        return {key: chunk_of(row).content_hash for key, row in self._of_keys(keys).items()}
+
+    def _of_keys(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        return {row["key"]: row for some in batches(keys) for row in self._page(any_of("key", some), len(some), STORED)}
 
     def _query_vector(self, leg: FindingLeg, query: Query) -> Any:
         """None: nothing can be found by it."""

@@ -30,7 +30,7 @@ class Collection(Protocol):
     def scroll(self, limit: int, after: str | None) -> tuple[list[str], str | None]: ...
     def search(self, leg: FindingLeg, query: Query, limit: int, filter: Filter | None) -> list[ScoredId]: ...
     def rescore(self, query: Query, keys: Sequence[str]) -> list[ScoredId]: ...
-    def fetch(self, keys: Sequence[str]) -> list[Chunk]: ...
+    def fetch(self, hits: Sequence[ScoredId]) -> list[Chunk]: ...
     def count(self) -> int: ...
 
 
@@ -137,8 +137,8 @@ class NamedCollections(ABC, Generic[C]):
     def rescore(self, collection: str, query: Query, keys: Sequence[str]) -> list[ScoredId]:
         return self._collection(collection).rescore(query, keys)
 
-    def fetch(self, collection: str, keys: Sequence[str]) -> list[Chunk]:
-        return self._collection(collection).fetch(keys)
+    def fetch(self, collection: str, hits: Sequence[ScoredId]) -> list[Chunk]:
+        return self._collection(collection).fetch(hits)
 
     def count(self, collection: str) -> int:
         return self._collection(collection).count()

@@ -102,9 +102,9 @@ class QdrantCollection(Generic[S]):
         # The engine's score is the sum over the query's vectors.
         return best_first(ScoredId(hit.key, hit.score / len(vectors)) for hit in found)
 
-    def fetch(self, keys: Sequence[str]) -> list[Chunk]:
-        found = {point.id: point for point in self.shard.retrieve(keys)}
-        return [chunk_of(found[key].payload) for key in keys]
+    def fetch(self, hits: Sequence[ScoredId]) -> list[Chunk]:
+        found = {point.id: point for point in self.shard.retrieve([hit.key for hit in hits])}
+        return [chunk_of(found[hit.key].payload) for hit in hits]
 
     def count(self) -> int:
         return self.shard.count(first_chunks())

@@ -112,9 +112,10 @@ class VespaCollection:
         # Vespa's score is the sum over the query's vectors.
         return best_first(ScoredId(hit.key, hit.score / len(vectors)) for hit in found)
 
-    def fetch(self, keys: Sequence[str]) -> list[Chunk]:
-        found = {fields["key"]: fields for some in _pieces(keys) for fields in self._all(any_of("key", some), "chunks", PAGE)}
-        return [chunk_of(found[key]) for key in keys]
+    def fetch(self, hits: Sequence[ScoredId]) -> list[Chunk]:
+        pieces = _pieces([hit.key for hit in hits])
+        found = {fields["key"]: fields for some in pieces for fields in self._all(any_of("key", some), "chunks", PAGE)}
+        return [chunk_of(found[hit.key]) for hit in hits]
 
     def count(self) -> int:
         answer = self._client.query(self._type, all_of([self._mine, _FIRST_CHUNKS]), "keys", 0, _UNRANKED)

@@ -15,9 +15,9 @@ from bgeserve.retrieval import StoreRetriever
 from bgeserve.store_settings import QdrantEdgeSettings
 from deployments.retriever import RetrieverDeployment
 from tests.deployments.fakes import PieceHandle
+from tests.retrieval.owner import put
+from tests.retrieval.test_index_embedders import Model
 from tests.stores.samples import chunk
-from tests.test_index_embedders import Model
-from tests.test_retrieval import put
 
 
 @pytest.fixture

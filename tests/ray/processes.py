@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from benchmarks.quickstart import handle_environment
 from benchmarks.serving.processes import free_port
 from graphs import session
 
@@ -47,10 +51,7 @@ class Up:
             time.sleep(0.1)
 
     def handle_environment(self) -> dict[str, str]:
-        """As `up` tells people to set it, for a program that wants handles."""
-        stated = re.search(r"Handles: (.*) python", self.said)
-        assert stated is not None
-        return os.environ | dict(part.split("=", 1) for part in stated[1].split())
+        return handle_environment(self.said)
 
     def driver_pid(self) -> int:
         return next(one.leader_pid for one in session.running() if one.up_pid == self.process.pid)
@@ -78,6 +79,22 @@ def up(folder: Path, *arguments: str, config: Path = QUICKSTART, port: int | Non
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output, text=True)
     return Up(process, port, data, log)
+
+
+@contextmanager
+def search_service(folder: Path, **arguments: Any) -> Iterator[Up]:
+    """A service of `graphs.search` with these arguments, ready; its store is of its own."""
+    arguments["store"] = {"kind": "qdrant_edge", "path": "documents", "create": True, "cpus": 0.1}
+    arguments["ingress"] = {"cpus": 0.1}
+    config = folder / "config.yaml"
+    application = {"name": "search", "import_path": "graphs.search:build", "route_prefix": "/", "args": arguments}
+    config.write_text(yaml.safe_dump({"applications": [application]}))
+    started = up(folder, config=config)
+    try:
+        started.wait_until_ready()
+        yield started
+    finally:
+        started.abort()
 
 
 def replicas(deployment: str, leader_pid: int) -> list[int]:

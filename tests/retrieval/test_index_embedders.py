@@ -13,10 +13,8 @@ from bgeserve.protocols import Retriever, SearchRequest
 from bgeserve.service import SearchService, Service
 from bgeserve.settings import SearchSettings
 from bgeserve.types import CollectionInfo, Document, EmbeddedChunks, Embeddings, ModelInfo
+from tests.retrieval.owner import names
 from tests.stores.samples import chunk, embed
-from tests.test_retrieval import names, retriever
-
-__all__ = ["retriever"]
 
 NEW = Document("new", "amber")
 
