@@ -59,7 +59,7 @@ async def test_the_message_alone_is_for_a_terminal(http: httpx.AsyncClient, line
     [
         ("POST", "/v1/encode", {"input": "secret", "model": "secret wishes\nand lies"}, {"status": 404, "error": "model_not_found"}),
         ("POST", "/v1/encode", {"inptu": "secret"}, {"status": 400, "error": "invalid_request"}),
-        ("GET", "/secret/path?key=secret", None, {"status": 404, "route": ""}),
+        ("GET", "/secret/path?q=secret", None, {"status": 404, "route": ""}),
         ("GET", "/v1/collections/secret%20wishes", None, {"status": 400, "route": "/v1/collections/{collection}"}),
     ],
 )
