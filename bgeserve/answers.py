@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from bgeserve.model_load import ModelLoad
 from bgeserve.protocols import Readiness
 from bgeserve.types import (
     CollectionInfo,
@@ -19,7 +20,6 @@ from bgeserve.types import (
     Float32Array,
     Hit,
     ModelInfo,
-    ModelLoad,
     ModelStatus,
     Scores,
     SearchAnswer,

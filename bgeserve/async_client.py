@@ -11,6 +11,7 @@ import httpx
 from bgeserve import wire, wire_collections
 from bgeserve.attempts import Outcome, Policy, Send, Steps, attempts, polls, polls_model
 from bgeserve.client import base_url, headers
+from bgeserve.model_load import ModelLoad
 from bgeserve.protocols import Readiness
 from bgeserve.splitting import add_written
 from bgeserve.types import (
@@ -21,7 +22,6 @@ from bgeserve.types import (
     Float32Array,
     Hit,
     ModelInfo,
-    ModelLoad,
     ModelStatus,
     Scores,
     SearchAnswer,

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from bgeserve.caller import A_JOB, ANYONE, Caller
 from bgeserve.filters import Filter
+from bgeserve.model_load import ModelLoad
 from bgeserve.protocols import Readiness, SearchRequest
 from bgeserve.types import (
     CollectionInfo,
@@ -16,7 +17,6 @@ from bgeserve.types import (
     Embeddings,
     InputType,
     ModelInfo,
-    ModelLoad,
     ModelStatus,
     Output,
     RerankerOptions,

@@ -15,6 +15,7 @@ import httpx
 from bgeserve import wire, wire_collections
 from bgeserve.attempts import Outcome, Policy, Send, Steps, attempts, polls, polls_model
 from bgeserve.errors import InvalidRequest
+from bgeserve.model_load import ModelLoad
 from bgeserve.protocols import Readiness
 from bgeserve.splitting import add_written
 from bgeserve.types import (
@@ -25,7 +26,6 @@ from bgeserve.types import (
     Float32Array,
     Hit,
     ModelInfo,
-    ModelLoad,
     ModelStatus,
     Scores,
     SearchAnswer,

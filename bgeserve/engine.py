@@ -17,6 +17,7 @@ from bgeserve.batching.runner import Runner
 from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span, chunk_spans, segments
 from bgeserve.errors import InvalidRequest
+from bgeserve.model_load import ModelLoad
 from bgeserve.models.embedder import Row
 from bgeserve.models.embedding import EmbeddingModel, load_embedding_model
 from bgeserve.models.reranker import load_reranker
@@ -24,7 +25,7 @@ from bgeserve.models.scoring import PairScore, Tokenized
 from bgeserve.observe import Observer
 from bgeserve.scaling import Load
 from bgeserve.settings import EmbedderSettings, RerankerSettings
-from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, ModelLoad, Output, RerankerOptions, Scores
+from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, Output, RerankerOptions, Scores
 
 WARM_UP_TEXT = "warm-up " * 30
 SEGMENT_CHARACTERS = 2**15

@@ -1,10 +1,29 @@
-"""What several replicas have to do, as one number each."""
+"""What a model's replicas have to do and have done: of one, and of several together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bgeserve.types import ModelLoad
+from bgeserve.travels import travels
+
+
+@travels
+class ModelLoad:
+    """What the running replicas of a model have to do now, and have done since each of them started."""
+
+    name: str = ""
+    replicas: int = 1
+    """That said so."""
+    backlog_s: float = 0.0
+    """Seconds until what waits and runs now is computed."""
+    tokens_per_s: float = 0.0
+    """What they can do together, as measured; 0 before anything was."""
+    tokens_total: int = 0
+    """Computed."""
+    refused_total: int = 0
+    """Calls, because of what waited already."""
+    expired_total: int = 0
+    """Texts whose deadline passed before they were computed."""
 
 
 def combined(name: str, loads: Sequence[ModelLoad]) -> ModelLoad:

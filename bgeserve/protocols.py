@@ -13,6 +13,7 @@ from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
+from bgeserve.model_load import ModelLoad
 from bgeserve.travels import travels
 from bgeserve.types import (
     Chunk,
@@ -26,7 +27,6 @@ from bgeserve.types import (
     Leg,
     Mode,
     ModelInfo,
-    ModelLoad,
     Output,
     Query,
     RerankerOptions,

@@ -77,7 +77,8 @@ class StoreRetriever:
                 unchanged |= await self._run(self._store.mark_unchanged, collection, sequence, {id: content_hashes[id] for id in ids})
             if unchanged:
                 # Whoever stored them may still be waiting for the disk.
-                await self._commit.commit()
+                with self._metrics.write():
+                    await self._commit.commit()
         except BaseException:
             self._end(collection, sequence)
             raise

@@ -15,6 +15,7 @@ from bgeserve.errors import InvalidRequest, NotFound, UnknownModel, WrongRole
 from bgeserve.filters import Filter
 from bgeserve.index_embedders import IndexEmbedders
 from bgeserve.indexing import IndexPipeline, documents_of
+from bgeserve.model_load import ModelLoad
 from bgeserve.observe import Observer
 from bgeserve.protocols import Embedder, Readiness, Reranker, Retriever, SearchRequest
 from bgeserve.search import SearchPipeline
@@ -29,7 +30,6 @@ from bgeserve.types import (
     Embeddings,
     InputType,
     ModelInfo,
-    ModelLoad,
     ModelStatus,
     Output,
     RerankerOptions,

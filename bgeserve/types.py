@@ -273,22 +273,3 @@ class ModelStatus:
     """How many there are in each state: STARTING, RUNNING, ..."""
     protocol: str
     """`retriever` or `reranker`: which of the calls at `/inference` it answers."""
-
-
-@travels
-class ModelLoad:
-    """What the running replicas of a model have to do now, and have done since each of them started."""
-
-    name: str = ""
-    replicas: int = 1
-    """That said so."""
-    backlog_s: float = 0.0
-    """Seconds until what waits and runs now is computed."""
-    tokens_per_s: float = 0.0
-    """What they can do together, as measured; 0 before anything was."""
-    tokens_total: int = 0
-    """Computed."""
-    refused_total: int = 0
-    """Calls, because of what waited already."""
-    expired_total: int = 0
-    """Texts whose deadline passed before they were computed."""

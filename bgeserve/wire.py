@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from bgeserve import answers
 from bgeserve.errors import InvalidRequest
+from bgeserve.model_load import ModelLoad
 from bgeserve.protocols import Readiness
 from bgeserve.types import (
     Document,
@@ -24,7 +25,6 @@ from bgeserve.types import (
     Lane,
     Mode,
     ModelInfo,
-    ModelLoad,
     ModelStatus,
     Output,
     Scores,

@@ -9,8 +9,9 @@ from ray import serve
 
 from bgeserve.caller import Caller
 from bgeserve.chunking import Span
+from bgeserve.model_load import ModelLoad
 from bgeserve.settings import EmbedderSettings
-from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, ModelLoad, Output
+from bgeserve.types import Chunking, EmbedderOptions, Embeddings, InputType, ModelInfo, Output
 from deployments.joined import AnswersJoined
 from deployments.replica import answers_refusals, observer, prepare_replica
 

@@ -22,7 +22,7 @@ from bgeserve.chunking import Span
 from bgeserve.errors import FingerprintMismatch, Unavailable
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
-from bgeserve.model_load import combined
+from bgeserve.model_load import ModelLoad, combined
 from bgeserve.protocols import WriteTicket
 from bgeserve.splitting import concat_embeddings, concat_scores, gather_bounded, places_from, split_by_bytes
 from bgeserve.types import (
@@ -36,7 +36,6 @@ from bgeserve.types import (
     InputType,
     Leg,
     ModelInfo,
-    ModelLoad,
     Output,
     Query,
     RerankerOptions,

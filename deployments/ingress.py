@@ -21,6 +21,7 @@ from bgeserve.api.model_server import ModelServer
 from bgeserve.caller import Caller
 from bgeserve.deadline import Deadline
 from bgeserve.filters import Filter
+from bgeserve.model_load import ModelLoad
 from bgeserve.protocols import Readiness, SearchRequest
 from bgeserve.service import PROTOCOLS, SearchService, Service
 from bgeserve.settings import IngressSettings, ModelSettings, SearchSettings
@@ -34,7 +35,6 @@ from bgeserve.types import (
     InputType,
     Lane,
     ModelInfo,
-    ModelLoad,
     ModelStatus,
     Output,
     RerankerOptions,

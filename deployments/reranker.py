@@ -8,8 +8,9 @@ from dataclasses import asdict
 from ray import serve
 
 from bgeserve.caller import Caller
+from bgeserve.model_load import ModelLoad
 from bgeserve.settings import RerankerSettings
-from bgeserve.types import ModelInfo, ModelLoad, RerankerOptions, Scores
+from bgeserve.types import ModelInfo, RerankerOptions, Scores
 from deployments.joined import AnswersJoined
 from deployments.replica import answers_refusals, observer, prepare_replica
 

@@ -17,8 +17,9 @@ from bgeserve import Client
 from bgeserve.catalog import EMBEDDERS, RERANKERS
 from bgeserve.cli import main
 from bgeserve.errors import Overloaded
+from bgeserve.model_load import ModelLoad
 from bgeserve.protocols import Readiness
-from bgeserve.types import Document, ModelLoad, ModelStatus, RerankerOptions
+from bgeserve.types import Document, ModelStatus, RerankerOptions
 from tests.api.backend import FINGERPRINT, LAYERS, Stage, dense_of
 from tests.api.conftest import server, stage, url
 from tests.test_client import free_port

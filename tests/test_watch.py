@@ -10,9 +10,9 @@ import pytest
 from bgeserve import Client
 from bgeserve.cli import main, watch
 from bgeserve.cli.watch import Look, Rates, rates_between
-from bgeserve.model_load import combined
+from bgeserve.model_load import ModelLoad, combined
 from bgeserve.protocols import Readiness
-from bgeserve.types import Document, ModelLoad
+from bgeserve.types import Document
 from tests.api.backend import Stage
 from tests.api.conftest import server, stage, url
 

@@ -18,8 +18,9 @@ from bgeserve.batching.halving import compute_by_halves
 from bgeserve.batching.queue_metrics import QueueMetrics
 from bgeserve.batching.rate import Rate
 from bgeserve.errors import ComputeError, DeadlineExceeded, ReplicaFull, Unavailable
+from bgeserve.model_load import ModelLoad
 from bgeserve.observe import Observer
-from bgeserve.types import Lane, ModelLoad
+from bgeserve.types import Lane
 
 P = TypeVar("P")
 R = TypeVar("R")

@@ -17,12 +17,12 @@ from bgeserve import tracing
 from bgeserve.batching.executor import Executor
 from bgeserve.caller import Caller
 from bgeserve.errors import DeadlineExceeded
+from bgeserve.model_load import ModelLoad
 from bgeserve.models.runtime import worker_init
 from bgeserve.models.scoring import Tokenized
 from bgeserve.observe import Observer
 from bgeserve.scaling import Load
 from bgeserve.settings import ModelSettings
-from bgeserve.types import ModelLoad
 from bgeserve.unmet import UnmetHeard
 
 WARM_UP_BATCHES_PER_WORKER = 2

@@ -17,8 +17,9 @@ from rich.text import Text
 from bgeserve.cli.output import make_table, print_json
 from bgeserve.client import Client
 from bgeserve.errors import BgeServeError, NotFound
+from bgeserve.model_load import ModelLoad
 from bgeserve.protocols import Readiness
-from bgeserve.types import CollectionInfo, ModelLoad, ModelStatus
+from bgeserve.types import CollectionInfo, ModelStatus
 
 STATUS_COLUMNS = ("model", "role", "what", "protocol", "available", "replicas")
 LOAD_COLUMNS = ("model", "replicas", "backlog s", "tokens/s at most", "tokens", "refused", "late")

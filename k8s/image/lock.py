@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
-EXTRAS = [part for extra in ("serve", "qdrant", "milvus", "vespa", "data") for part in ("--extra", extra)]
+EXTRAS = [part for extra in ("serve", "qdrant", "milvus", "vespa", "data", "tracing") for part in ("--extra", extra)]
 OPTIONS = ("--constraints", "constraints.txt", "--generate-hashes", "--no-annotate", "--no-header", "--quiet")
 PLATFORM = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28")
 OF_CUDA = re.compile(r"(torch|triton|cuda-.*|nvidia-.*)==")

@@ -17,6 +17,7 @@ from bgeserve.caller import ANYONE, Caller
 from bgeserve.errors import BgeServeError, InvalidRequest, NotFound, StaleWrite
 from bgeserve.filters import Filter, matches
 from bgeserve.fusion import Fusion, fuse
+from bgeserve.model_load import ModelLoad
 from bgeserve.protocols import Readiness, WriteTicket
 from bgeserve.service import SearchService, Service
 from bgeserve.settings import SearchSettings
@@ -30,7 +31,6 @@ from bgeserve.types import (
     Lane,
     Leg,
     ModelInfo,
-    ModelLoad,
     ModelStatus,
     Output,
     Query,

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from bgeserve.errors import Unavailable
+from bgeserve.model_load import ModelLoad
 from bgeserve.protocols import Readiness
-from bgeserve.types import Lane, ModelLoad, ModelStatus
+from bgeserve.types import Lane, ModelStatus
 from tests.api.backend import DIMENSIONS, FINGERPRINT, LAYERS, MAX_TOKENS, Stage, dense_of, sparse_of
 
 DOCUMENTS = [

@@ -14,8 +14,9 @@ import pytest
 
 from bgeserve.batching.executor import Computed, Executor
 from bgeserve.errors import ComputeError, DeadlineExceeded, ReplicaFull, Unavailable
+from bgeserve.model_load import ModelLoad
 from bgeserve.observe import Observer
-from bgeserve.types import Lane, ModelLoad
+from bgeserve.types import Lane
 
 WAIT_S = 20.0
 

@@ -14,7 +14,7 @@ from tests.k8s.variants import K8S, ROOT
 
 IMAGE = K8S / "image"
 LOCKS = [IMAGE / name for name in ("requirements.txt", "torch-cuda.txt", "torch-cpu.txt", "build.txt")]
-EXTRAS = ("serve", "qdrant", "milvus", "vespa", "data")
+EXTRAS = ("serve", "qdrant", "milvus", "vespa", "data", "tracing")
 
 
 def pinned(path: Path) -> dict[str, str]:
