@@ -23,7 +23,7 @@ from bgeserve.settings import IngressSettings, SearchSettings
 from bgeserve.store_settings import QdrantEdgeSettings
 from bgeserve.types import Document
 from tests.api.serving import serving
-from tests.test_index_embedders import Model
+from tests.retrieval.test_index_embedders import Model
 
 CORPUS = {"docs@1": {"d1": "amber", "d2": "amber basalt", "d3": "cedar"}, "docs@2": {"d1": "amber", "d4": "fjord"}}
 
