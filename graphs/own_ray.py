@@ -7,6 +7,7 @@ import secrets
 import socket
 from pathlib import Path
 
+from bgeserve.api.keyring import KEYS_FILE_VARIABLE
 from graphs.front import FRONT
 
 OTHERS = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN")
@@ -43,6 +44,9 @@ def own_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
     }
     inherited = {name: value for name, value in os.environ.items() if name not in OTHERS}
+    if keys := inherited.get(KEYS_FILE_VARIABLE):
+        # Replicas need not start where this did. Not resolved: a link in the path may be what changes.
+        own[KEYS_FILE_VARIABLE] = str(Path(keys).absolute())
     return inherited | own
 
 

@@ -21,6 +21,7 @@ from threading import Thread
 from types import FrameType
 from typing import Any
 
+from bgeserve.api.keyring import KEY_VARIABLE, KEYS_FILE_VARIABLE
 from bgeserve.cli.up import add_arguments
 from bgeserve.sources import needs_ray_data
 from graphs import session
@@ -31,7 +32,6 @@ GRACE_S = 15
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 AT_ONCE = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}
 """Nobody else balances load over this one ingress, so it need not wait to be taken out of a list."""
-KEY_VARIABLES = ("BGE_SERVE_API_KEY", "BGE_SERVE_API_KEYS_FILE")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXAMPLES = {
     "graphs.search:build": ("/v1/search", {"query": "compute the SHA256 digest of a file", "top_k": 3}),
@@ -132,8 +132,8 @@ class _Up:
         reach = {"RAY_ADDRESS": ready["ray_address"], **access(self._folder)}
         print(f"  Handles: {' '.join(f'{name}={value}' for name, value in reach.items())} python")
         print("  Ray, its metrics and HAProxy's statistics listen on this machine alone; what Ray answers needs that token.\n", flush=True)
-        if host not in LOOPBACK and not any(os.environ.get(name) for name in KEY_VARIABLES):
-            _say(f"WARNING: listening on {host} without {KEY_VARIABLES[0]}: whoever reaches this machine can read and change everything")
+        if host not in LOOPBACK and not any(os.environ.get(name) for name in (KEY_VARIABLE, KEYS_FILE_VARIABLE)):
+            _say(f"WARNING: listening on {host} without {KEY_VARIABLE}: whoever reaches this machine can read and change everything")
         if self._args.index:
             self._indexing = self._index(self._args.index, url, ready["ray_address"])
 

@@ -17,6 +17,7 @@ MAX_FILE_LINES = 275
 MAX_FUNCTION_LINES = 44
 LONGER: frozenset[str] = frozenset()
 """Modules and `module:function`s that are allowed to be longer. Meant to stay empty."""
+FETCHING = ("httpx", "requests", "aiohttp", "urllib.request", "urllib3", "http.client", "socket", "ftplib", "fsspec", "huggingface_hub")
 JUNK_DRAWERS = frozenset({"common", "helper", "helpers", "misc", "shared", "stuff", "tools", "util", "utils"})
 
 
@@ -78,6 +79,20 @@ def test_the_packed_path_never_imports_flagembedding() -> None:
     importers = {one.importer for one in all_imports(ROOT) if one.imported.split(".")[0] == "FlagEmbedding"}
     assert importers == {"bgeserve.models.flagembedding"}
     assert {one.importer for one in all_imports(ROOT) if one.imported == "bgeserve.models.flagembedding" and one.at_import} == set()
+
+
+def test_nothing_that_an_http_request_reaches_can_fetch_a_url() -> None:
+    """A URL in a request is a text like any other. The models' own downloads are at start, in other processes."""
+    imports = list(all_imports(ROOT))
+    reached, waiting = set[str](), ["bgeserve.api.app"]
+    while waiting:
+        reached.add(module := waiting.pop())
+        waiting += [
+            one.imported for one in imports if one.importer == module and one.imported not in reached and one.imported in modules(ROOT)
+        ]
+    assert {"bgeserve.api.native", "bgeserve.protocols", "bgeserve.filters"} <= reached
+    fetching = {one for one in imports if one.importer in reached and one.imported.startswith(FETCHING)}
+    assert {f"{one.importer}:{one.line} imports {one.imported}" for one in fetching} == set()
 
 
 def test_graph_builders_keep_their_annotations_real() -> None:

@@ -16,6 +16,7 @@ from bgeserve.api.token_buckets import TokenBuckets
 from bgeserve.backend import Backend
 from bgeserve.errors import Forbidden
 from bgeserve.filters import Filter
+from bgeserve.model_load import ModelLoad
 from bgeserve.protocols import Readiness, SearchRequest
 from bgeserve.types import (
     CollectionInfo,
@@ -23,7 +24,6 @@ from bgeserve.types import (
     EmbeddedChunks,
     Embeddings,
     ModelInfo,
-    ModelLoad,
     ModelStatus,
     Role,
     Scores,

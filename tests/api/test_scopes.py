@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -74,6 +76,20 @@ def test_the_rights_are_these() -> None:
         },
     }
     assert by_right.keys() == RIGHTS.keys()
+
+
+def test_the_documentation_says_the_same() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    said = {
+        right: {tuple(operation.split()) for operation in re.findall(r"`([A-Z]+ /[^`]*)`", line)}
+        for right, line in _rights_of(page).items()
+    }
+    described = {**RIGHT_OF, ("GET", "/openapi.json"): "key"}
+    assert said == {right: {operation for operation, needed in described.items() if needed == right} for right in RIGHTS}
+
+
+def _rights_of(page: str) -> dict[str, str]:
+    return {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("|") and line.split("|")[1].strip() in RIGHTS}
 
 
 def test_an_operation_without_a_right_cannot_be_declared() -> None:

@@ -57,6 +57,21 @@ def test_a_config_is_checked_against_the_cluster(running_ray: Cluster, tmp_path:
     assert refused.stderr.endswith(": embedder-bge-m3 needs 3 GPU for each replica; the cluster has 2\n")
 
 
+@pytest.mark.parametrize("path", ["/api/jobs/", "/api/serve/applications/", "/nodes?view=summary", "/api/v0/actors"])
+def test_the_dashboard_answers_nobody_without_the_token(running_ray: Cluster, path: str) -> None:
+    token = Path(running_ray.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    signed = {"authorization": f"Bearer {token}"}
+    assert httpx.get(running_ray.dashboard + path, headers=signed, timeout=60).status_code == 200
+    for headers in ({}, {"authorization": "Bearer wrong"}):
+        assert httpx.get(running_ray.dashboard + path, headers=headers, timeout=60).status_code in (401, 403)
+
+
+def test_a_job_is_not_taken_without_the_token(running_ray: Cluster) -> None:
+    for headers in ({}, {"authorization": "Bearer wrong"}):
+        submitted = httpx.post(f"{running_ray.dashboard}/api/jobs/", json={"entrypoint": "true"}, headers=headers, timeout=60)
+        assert submitted.status_code in (401, 403)
+
+
 def test_up_beside_it_leaves_it_alone(url: str, tmp_path: Path, bring_up: BringUp) -> None:
     (tmp_path / "small.py").write_text("from ray import serve\n\n@serve.deployment\nclass Small: ...\n\napp = Small.bind()\n")
     config = tmp_path / "config.yaml"

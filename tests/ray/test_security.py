@@ -40,7 +40,7 @@ def locked(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]
     folder = tmp_path_factory.mktemp("locked")
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
-    os.environ["BGE_SERVE_API_KEYS_FILE"] = str(keys)
+    os.environ["BGE_SERVE_API_KEYS_FILE"] = os.path.relpath(keys, folder)
     try:
         started = up(folder, config=config)
     finally:
