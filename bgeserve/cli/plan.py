@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from math import nan
 from pathlib import Path
 
 from bgeserve.cli.arguments import Subparsers
@@ -54,12 +55,20 @@ def run(args: argparse.Namespace) -> int:
 
 def _speed(text: str) -> tuple[str, float]:
     name, _, number = text.partition("=")
-    if not name or not (speed := float(number)) > 0:
+    if not name or not (speed := _number(number)) > 0:
         raise argparse.ArgumentTypeError(f"MODEL=N with N above 0, not {text}")
     return name, speed
 
 
 def _rate(text: str) -> float:
-    if not (number := float(text)) >= 0:
+    if not (number := _number(text)) >= 0:
         raise argparse.ArgumentTypeError(f"at least 0, not {text}")
     return number
+
+
+def _number(text: str) -> float:
+    """NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return nan

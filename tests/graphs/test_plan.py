@@ -57,3 +57,10 @@ def test_a_person_gets_tables(config: Path, capsys: pytest.CaptureFixture[str]) 
 def test_what_cannot_be_planned(config: Path, rates: str, options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan.main(planned(config, rates, *options)) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("speed", ["small", "small=0", "small=fast", "=5"])
+def test_a_speed_is_a_model_and_a_number(config: Path, speed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        plan.main(planned(config, RATES, "--tokens-per-s", speed))
+    assert f"MODEL=N with N above 0, not {speed}" in capsys.readouterr().err
