@@ -31,7 +31,8 @@ def own_environment(folder: Path) -> dict[str, str]:
     stats, metrics, fallback = _free_ports(3)
     own = {
         **FRONT,
-        **access(folder),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
@@ -48,16 +49,6 @@ def own_environment(folder: Path) -> dict[str, str]:
         # Replicas need not start where this did. Not resolved: a link in the path may be what changes.
         own[KEYS_FILE_VARIABLE] = str(Path(keys).absolute())
     return inherited | own
-
-
-def access(folder: Path) -> dict[str, str]:
-    """What every program needs that is to reach this Ray."""
-    return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
-        # One machine is all there is, as Ray has it on Windows: it listens on loopback, and looks for itself there.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    }
 
 
 def _haproxy_on_loopback(folder: Path, *ports: int) -> Path:

@@ -25,13 +25,18 @@ from bgeserve.api.keyring import KEY_VARIABLE, KEYS_FILE_VARIABLE
 from bgeserve.cli.up import add_arguments
 from bgeserve.sources import needs_ray_data
 from graphs import session
-from graphs.own_ray import access, own_environment
+from graphs.own_ray import own_environment
 
 GRACE_S = 15
 """After which a stop no longer asks."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-AT_ONCE = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}
-"""Nobody else balances load over this one ingress, so it need not wait to be taken out of a list."""
+ALONE = {
+    # Listens on loopback, and looks for itself there, as Ray has it on Windows; a second node is refused.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Nobody else balances load over this one ingress, so it need not wait to be taken out of a list.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+}
+"""This one machine is all there is."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXAMPLES = {
     "graphs.search:build": ("/v1/search", {"query": "compute the SHA256 digest of a file", "top_k": 3}),
@@ -77,7 +82,7 @@ class _Up:
             stdout=subprocess.PIPE,
             stderr=self._log.open("w"),
             text=True,
-            env=own_environment(self._folder) | AT_ONCE,
+            env=own_environment(self._folder) | ALONE,
             start_new_session=True,
         )
         listener = Thread(target=self._listen, args=(driver,), daemon=True)
@@ -129,7 +134,7 @@ class _Up:
                 path, body = EXAMPLES[graph]
                 print(f"\n  curl -s {url}{path} -H 'content-type: application/json' -d '{json.dumps(body)}'")
         print(f"\n  Metrics: http://127.0.0.1:{ready['metrics_port']}/metrics")
-        reach = {"RAY_ADDRESS": ready["ray_address"], **access(self._folder)}
+        reach = {"RAY_ADDRESS": ready["ray_address"], **self._access()}
         print(f"  Handles: {' '.join(f'{name}={value}' for name, value in reach.items())} python")
         print("  Ray, its metrics and HAProxy's statistics listen on this machine alone; what Ray answers needs that token.\n", flush=True)
         if host not in LOOPBACK and not any(os.environ.get(name) for name in (KEY_VARIABLE, KEYS_FILE_VARIABLE)):
@@ -140,7 +145,12 @@ class _Up:
     def _index(self, source: str, url: str, ray_address: str) -> subprocess.Popen[bytes]:
         where = ["--ray-address", ray_address] if needs_ray_data(source) else ["--url", url]
         command = "import sys; from bgeserve.cli import main; sys.exit(main())"
-        return subprocess.Popen([sys.executable, "-P", "-c", command, "index", source, *where], env={**os.environ, **access(self._folder)})
+        return subprocess.Popen([sys.executable, "-P", "-c", command, "index", source, *where], env={**os.environ, **self._access()})
+
+    def _access(self) -> dict[str, str]:
+        """What a program's environment needs to reach this Ray."""
+        name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._folder / "token"), name: ALONE[name]}
 
     def _stop(self, driver: subprocess.Popen[str]) -> None:
         """Ask a service that is up to end, and end at once what has nothing to lose; a second signal is for those who cannot wait."""
