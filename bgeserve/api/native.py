@@ -203,6 +203,7 @@ async def search(call: Call, body: SearchBody) -> Answer:
         size,
         timings_ms=answer.timings_ms,
         tokens=total(answer.tokens),
+        degraded=answer.degraded,
     )
 
 
