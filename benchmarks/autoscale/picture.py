@@ -49,7 +49,9 @@ def draw(columns: Sequence[tuple[str, Mapping[str, Course]]], path: Path) -> Non
                 _line(replicas, course.simulated, "asked_for", color, ":", f"{name}, simulated")
                 _line(backlog, course.simulated, "unanswered_tokens", color, ":", f"{name}, simulated")
         replicas.set_title(title.partition(":")[0])
-        replicas.legend(fontsize=8)
+        # Above the lines, not on them.
+        replicas.set_ylim(0, 1.4 * replicas.get_ylim()[1])
+        replicas.legend(loc="upper left", fontsize=8, ncols=2)
         backlog.set_xlabel("seconds")
     rows[0][0].set_ylabel("replicas")
     rows[1][0].set_ylabel("tokens sent and not answered")
