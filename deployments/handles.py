@@ -51,6 +51,7 @@ The others wait where they can still go to a replica that autoscaling adds.
 """
 ROUNDS = 6
 """How often the parts of a request that met another version of the model than the rest are asked again: each time about half meet it."""
+ROUND_PAUSE_S = 0.1
 OWNER_WAIT_S = 20.0
 """How long a call waits where nobody owns the collections: longer than another replica takes to start on the same node, even a busy
 one, and less than a request may take by default."""
@@ -133,6 +134,7 @@ class _RemoteModel:
                 parts[i] = part
             if len(set(map(version, parts))) == 1:
                 return parts
+            await asyncio.sleep(ROUND_PAUSE_S)  # at once, the router would choose as before
         versions = ", ".join(sorted(set(map(version, parts))))
         raise FingerprintMismatch(f"the model was replaced while this request ran ({versions}): send it again")
 

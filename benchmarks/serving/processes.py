@@ -80,6 +80,7 @@ class Program:
             self._signal(signal.SIGKILL)
             self.process.poll()
             time.sleep(0.05)
+        self.process.wait()
 
     def said_last(self) -> str:
         """The last line of its output, which says why it ended where it did not mean to."""
