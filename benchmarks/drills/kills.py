@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from pathlib import Path
 
 from benchmarks.drills.cluster import Cluster
 from benchmarks.drills.drill import Drill, Fault
 from benchmarks.drills.rule import IN_FLIGHT, NOBODY_NOTICES, NOT_ACCEPTED, WAITS
 from benchmarks.drills.services import EMBEDDER, RERANKER
+from benchmarks.serving.processes import state_of
 
 BACK_AFTER_S = 5.0
 """When a node that is lost comes back: until then the others do its work."""
@@ -33,6 +36,8 @@ def _killed(cluster: Cluster, beginning: str) -> AbstractContextManager[frozense
 @contextmanager
 def killed(victim: int) -> Generator[frozenset[int]]:
     os.kill(victim, signal.SIGKILL)
+    while any(state_of(victim, int(thread.name)) not in (None, "Z") for thread in Path(f"/proc/{victim}/task").glob("*")):
+        time.sleep(0.001)  # until its last thread is gone its sockets take what nobody will answer
     yield frozenset({victim})
 
 

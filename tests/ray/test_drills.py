@@ -20,7 +20,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield Bench(tmp_path_factory.mktemp("drills"), stack, Console())
 
 
-@pytest.mark.parametrize("name", ["controller", "ingress", "owner"])
+@pytest.mark.parametrize("name", ["controller", "owner"])
 def test_a_drill_keeps_its_rule(bench: Bench, name: str) -> None:
     (drill,) = (drill for drill in DRILLS if drill.name == name)
     outcome = bench.outcome(drill, seed=0)
