@@ -147,7 +147,9 @@ async def test_all_calls_of_a_replica_that_died_are_sent_again() -> None:
     remote = Remote(cast("Any", handle), max_joined_bytes=1000)
     answers = await asyncio.gather(*(remote.call("encode", text, text_bytes=1) for text in "abc"))
     assert [each.of for each in answers] == ["a", "b", "c"]
-    assert [len(together) for together in handle.joined] == [3, 3]
+    # Each waits on its own before it asks again: on a busy machine not all of them end in one moment.
+    assert [call.args[0] for call in handle.joined[0]] == ["a", "b", "c"]
+    assert sorted(call[1][0] for call in handle.calls) == ["a", "b", "c"]
 
 
 async def test_each_is_worked_on_for_its_own_request() -> None:
