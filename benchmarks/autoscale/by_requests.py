@@ -49,9 +49,9 @@ class ByRequests:
         return aggregate_timeseries(self._reported, AggregationFunction.MEAN, last_window_s=last_window_s) or 0.0
 
 
-def decide(config: AutoscalingConfig, seen: Seen, requests: float, state: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """What Serve's controller decides in one of its loops, before its bounds."""
-    ctx = AutoscalingContext(
+def context_of(config: AutoscalingConfig, seen: Seen, requests: float, state: dict[str, Any]) -> AutoscalingContext:
+    """What Serve's controller tells a policy."""
+    return AutoscalingContext(
         deployment_id=None,  # type: ignore[arg-type]
         deployment_name="m",
         app_name="a",
@@ -70,7 +70,11 @@ def decide(config: AutoscalingConfig, seen: Seen, requests: float, state: dict[s
         current_time=seen.now,
         config=config,
     )
-    desired, _ = replica_queue_length_autoscaling_policy(ctx)
+
+
+def decide(config: AutoscalingConfig, seen: Seen, requests: float, state: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """What Serve's controller decides in one of its loops, before its bounds."""
+    desired, _ = replica_queue_length_autoscaling_policy(context_of(config, seen, requests, state))
     if seen.running == 0 and requests > 0:
         return ceil(desired), state
     scaled = _apply_scaling_factors(desired, seen.running, config)

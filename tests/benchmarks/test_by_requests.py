@@ -6,9 +6,9 @@ import random
 
 import pytest
 from ray.serve.autoscaling_policy import _apply_autoscaling_config, _core_replica_queue_length_policy
-from ray.serve.config import AutoscalingConfig, AutoscalingContext
+from ray.serve.config import AutoscalingConfig
 
-from benchmarks.autoscale.by_requests import decide
+from benchmarks.autoscale.by_requests import context_of, decide
 from bgeserve.scaling import Load
 from bgeserve.simulation.policies import Seen
 
@@ -29,30 +29,8 @@ def test_the_same_decisions_as_ray(delays_s: tuple[float, float], monkeypatch: p
         monkeypatch.setattr("time.time", lambda now=now: now)
         seen = Seen(now, running, asked_for, 0, 0, Load(0, 0, 0, 0, 0))
         decided, ours = decide(config, seen, requests, ours)
-        expected, rays = whole(_context(config, seen, requests, rays))
+        expected, rays = whole(context_of(config, seen, requests, rays))
         assert decided == expected
         changes += decided != asked_for
         asked_for = min(20, decided)
     assert changes > 5
-
-
-def _context(config: AutoscalingConfig, seen: Seen, requests: float, state: dict[str, object]) -> AutoscalingContext:
-    return AutoscalingContext(
-        deployment_id=None,  # type: ignore[arg-type]
-        deployment_name="m",
-        app_name="a",
-        current_num_replicas=seen.running,
-        target_num_replicas=seen.asked_for,
-        running_replicas=[],
-        total_num_requests=requests,
-        total_queued_requests=0,
-        aggregated_metrics={},
-        raw_metrics={},
-        capacity_adjusted_min_replicas=config.min_replicas,
-        capacity_adjusted_max_replicas=config.max_replicas,
-        policy_state=state,
-        last_scale_up_time=None,
-        last_scale_down_time=None,
-        current_time=seen.now,
-        config=config,
-    )
