@@ -6,7 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from bgeserve.scaling import Rule
 from bgeserve.strict import Strict
+
+COLD_STARTS_HELD = 2
 
 
 class Replicas(Strict):
@@ -36,8 +39,14 @@ class ModelReplicas(Replicas):
     cold_start_s: NonNegativeFloat = 30
     """From asking for a replica until it answers: a process, the weights, the warm-up. `ray_serve_replica_startup_latency_ms` says how long
     yours takes; add what a new node takes where there has to be one first."""
-    hold_down_s: NonNegativeFloat = 120
-    """A replica goes once none was needed in its place for so long: giving one back too soon costs a cold start, four of which this is."""
+    hold_down_s: NonNegativeFloat | None = None
+    """A replica goes once none was needed in its place for so long. None: two cold starts, since giving one back too soon costs one."""
     idle_s: NonNegativeFloat = 600
     """With min = 0 the last replica goes once nothing has come for so long (and for `hold_down_s`): the next request will wait for a cold
     start."""
+
+    @property
+    def rule(self) -> Rule:
+        """What the policy goes by."""
+        hold_down_s = COLD_STARTS_HELD * self.cold_start_s if self.hold_down_s is None else self.hold_down_s
+        return Rule(self.min, self.max, self.target_backlog_s, self.cold_start_s, hold_down_s, self.idle_s)

@@ -9,7 +9,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from bgeserve.replica_settings import IngressReplicas, ModelReplicas
-from bgeserve.scaling import Rule, report_interval_s, window_s
+from bgeserve.scaling import report_interval_s, window_s
 from bgeserve.settings import EmbedderSettings, IngressSettings, ModelSettings, RerankerSettings
 from bgeserve.store_settings import EmbeddedStoreSettings, StoreSettings
 from deployments.embedder import EmbedderDeployment
@@ -101,14 +101,13 @@ def _scaled_by_requests(replicas: IngressReplicas) -> dict[str, Any]:
 def _scaled_by_backlog(replicas: ModelReplicas) -> dict[str, Any]:
     if replicas.min == replicas.max:
         return {"num_replicas": replicas.min}
-    rule = Rule(**{name: getattr(replicas, name) for name in Rule.__dataclass_fields__})
     with warnings.catch_warnings():
         # Said to be replaced by environment variables, which nothing in Ray 2.60 reads.
         warnings.filterwarnings("ignore", "The `metrics_interval_s` field", DeprecationWarning)
         config = AutoscalingConfig(
             min_replicas=replicas.min,
             max_replicas=replicas.max,
-            policy=AutoscalingPolicy(policy_function="bgeserve.scaling:BacklogPolicy", policy_kwargs=asdict(rule)),
+            policy=AutoscalingPolicy(policy_function="bgeserve.scaling:BacklogPolicy", policy_kwargs=asdict(replicas.rule)),
             # How much a replica remembers of its load, and how often it says so.
             look_back_period_s=window_s(replicas.cold_start_s),
             metrics_interval_s=report_interval_s(replicas.cold_start_s),

@@ -15,7 +15,6 @@ from typing import Any
 from bgeserve.cli.output import print_json, print_table
 from bgeserve.cli.plan import add_arguments
 from bgeserve.errors import BgeServeError, SettingsError
-from bgeserve.scaling import Rule
 from bgeserve.settings import IngressSettings
 from bgeserve.simulation.limits import Limit, limits
 from bgeserve.simulation.prediction import Prediction, predict
@@ -82,10 +81,9 @@ def plan(config: Path, rates: Mapping[str, Sequence[Rate]], tokens_per_s: Mappin
 
 def _predict(model: Model, rates: Sequence[Rate], tokens_per_s: float, timeout_s: float, start_s: float | None) -> Prediction:
     settings, replicas = model.settings, model.settings.replicas
-    rule = Rule(**{name: getattr(replicas, name) for name in Rule.__dataclass_fields__})
     speed = Speed(tokens_per_s, settings.resolved_max_batch_tokens, settings.max_queue_s, settings.bulk_share)
     start_s = replicas.cold_start_s if start_s is None else start_s
-    return predict(speed, rule, rates, timeout_s=timeout_s, start_s=start_s, request_s=REQUEST_S)
+    return predict(speed, replicas.rule, rates, timeout_s=timeout_s, start_s=start_s, request_s=REQUEST_S)
 
 
 def _as_json(planned: Sequence[Planned], found: Sequence[Limit]) -> dict[str, Any]:

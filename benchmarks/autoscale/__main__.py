@@ -37,7 +37,7 @@ SCALE = Scale(tokens_per_s=7000, request_tokens=350, text_tokens=87, seconds=240
 """MiniLM in float32 on two cores: benchmarks/results/2026-11-24-serving.md; four docstrings a request."""
 SETUP = Setup(
     Speed(tokens_per_s=7000, max_batch_tokens=700),
-    Rule(min=1, max=8, target_backlog_s=0.5, cold_start_s=30, hold_down_s=120, idle_s=600),
+    Rule(min=1, max=8, target_backlog_s=0.5, cold_start_s=30, hold_down_s=60, idle_s=600),
     start_s=30,
     request_s=0.01,
 )

@@ -14,7 +14,7 @@ import asyncio
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
@@ -41,17 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=WIDTH)
     heading = f"{describe_machine()}; seed {args.seed}"
     console.print(heading, markup=False)
+    report = f"{date.today().isoformat()}-{'soak' if args.soak else 'drills'}"
+    latest = Findings([]), False
     with tempfile.TemporaryDirectory(prefix="drills-") as work, ExitStack() as stack:
-        bench = Bench(Path(work), stack, console)
-        if args.soak:
-            findings, broken = asyncio.run(soak(bench, args.soak, args.seed))
-        else:
-            findings, broken = _table([bench.outcome(drill, args.seed) for drill in DRILLS if not args.only or drill.name in args.only])
+        for latest in _run(Bench(Path(work), stack, console), args):
+            if args.save is not None:
+                save(args.save, report, heading, [latest[0]])
+    findings, broken = latest
     for section in findings.sections:
         show(console, section)
-    if args.save is not None:
-        for path in save(args.save, f"{date.today().isoformat()}-{'soak' if args.soak else 'drills'}", heading, [findings]):
-            console.print(f"saved {path}", markup=False)
     return 1 if broken else 0
 
 
@@ -65,6 +63,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of who asks what, and what is written")
     parser.add_argument("--save", type=Path, nargs="?", const=RESULTS, metavar="DIR", help=f"the table; default: {RESULTS.name}/")
     return parser.parse_args(arguments)
+
+
+def _run(bench: Bench, args: argparse.Namespace) -> Iterator[tuple[Findings, bool]]:
+    """What was found, and whether a rule was broken; of drills after each, of all so far: what breaks the next one takes no row away."""
+    if args.soak:
+        yield asyncio.run(soak(bench, args.soak, args.seed))
+        return
+    outcomes: list[Outcome] = []
+    for drill in DRILLS:
+        if not args.only or drill.name in args.only:
+            outcomes.append(bench.outcome(drill, args.seed))
+            yield _table(outcomes)
 
 
 def _table(outcomes: Sequence[Outcome]) -> tuple[Findings, bool]:

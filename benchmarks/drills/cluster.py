@@ -29,6 +29,10 @@ START_S = 240.0
 """More than any start takes on a busy machine of two cores."""
 POLL_S = 0.1
 OBJECT_STORE_BYTES = 128 * 2**20
+HAPROXY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+_FRONT_ELSEWHERE = """#!/bin/sh
+sed -i -E 's/^( *bind [^ ]*):{port}$/\\1:{elsewhere}/' "$3" && exec "{haproxy}" "$@"
+"""
 
 
 class NotWhole(Exception):
@@ -47,16 +51,16 @@ class Cluster:
         self._redis = redis
         shared = {"BGE_SERVE_DATA": str(place.work / "data"), **({"RAY_REDIS_ADDRESS": redis} if redis else {})}
         self._environment = own_environment(self._temp) | shared
+        self.port = free_port()
         if redis is not None:
             # Two proxies cannot have one port of one machine, and on Kubernetes no traffic goes to the head's either.
-            self._environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = shutil.which("false") or ""
+            self._environment |= _proxy_elsewhere(self._temp, self._environment, self.port)
         (self._temp / "worker").mkdir()
         # Its proxy has ports of its own.
         self._of_worker = (
             own_environment(self._temp / "worker") | shared | {"RAY_AUTH_TOKEN_PATH": self._environment["RAY_AUTH_TOKEN_PATH"]}
         )
         self._ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
-        self.port = free_port()
         self.head = self.start_head()
         self.worker = self.start_worker()
 
@@ -65,6 +69,8 @@ class Cluster:
         return f"http://127.0.0.1:{self.port}"
 
     def start_head(self) -> Program:
+        # A new head elsewhere would not find it; here Ray takes the other node for a cluster that still runs.
+        (self._temp / "ray" / "ray_current_cluster").unlink(missing_ok=True)
         options = [f"--{name}={value}" for name, value in {**self._ports, "temp-dir": self._temp / "ray"}.items()]
         self.head = self._node(
             "head", self._environment, "--head", *options, *_resources(cpus=0 if self._redis else 4, front=not self._redis)
@@ -156,6 +162,15 @@ class Cluster:
             one["name"]: [one["status"], one["message"], [replica["state"] for replica in one["replicas"]]] for one in self._deployments()
         }
         return f"{json.dumps(told)}; {self.head.said_last()}"
+
+
+def _proxy_elsewhere(folder: Path, environment: Mapping[str, str], port: int) -> Mapping[str, str]:
+    """For a proxy that is there, at a port that nobody knows: Ray hands every proxy the same one."""
+    script = folder / "front-elsewhere"
+    haproxy = environment[HAPROXY]
+    script.write_text(_FRONT_ELSEWHERE.format(port=port, elsewhere=free_port(), haproxy=haproxy))
+    script.chmod(0o700)
+    return {HAPROXY: str(script)}
 
 
 def _resources(*, cpus: int, front: bool) -> list[str]:

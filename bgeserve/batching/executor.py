@@ -161,7 +161,7 @@ class Executor(Generic[P, R]):
         return ModelLoad(
             backlog_s=self.backlog_s,
             tokens_per_s=self.tokens_per_s,
-            tokens_total=totals.get("tokens", 0),
+            tokens_total=self.computed_tokens,
             refused_total=totals.get("rejected", 0),
             expired_total=totals.get("expired", 0),
         )

@@ -20,7 +20,7 @@ class QueueMetrics:
         self._counting = Lock()
 
     def totals(self) -> Mapping[str, int]:
-        """`tokens`, `rejected`, `expired`, since the start and over all lanes."""
+        """`rejected` and `expired`, since the start and over all lanes."""
         with self._counting:
             return dict(self._totals)
 
@@ -35,7 +35,6 @@ class QueueMetrics:
     def batch(self, lane: Lane, costs: Sequence[int], waited_s: Sequence[float], forward_s: float, tokens_per_s: float) -> None:
         """Of one batch: its items' tokens and waits, how long its forward took, and the speed that is measured now."""
         tokens = sum(costs)
-        self._total("tokens", tokens)
         self._observe.count("tokens_total", tokens, lane=lane)
         self._observe.count("texts_total", len(costs), lane=lane)
         self._observe.count("padding_avoided_tokens_total", len(costs) * max(costs) - tokens, lane=lane)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bgeserve.replica_settings import ModelReplicas
 from bgeserve.settings import EmbedderSettings, IngressSettings
 from graphs.parts import embedders, ingress
 
@@ -73,3 +74,8 @@ def test_what_does_not_scale_has_no_policy_and_an_ingress_counts_requests() -> N
 def test_a_backlog_that_a_replica_would_refuse_is_no_target() -> None:
     with pytest.raises(ValueError, match=r"target_backlog_s is 2.0 and max_queue_s is 2:"):
         EmbedderSettings.model_validate({"model": "m", "replicas": {"max": 2, "target_backlog_s": 2}})
+
+
+def test_a_replica_is_held_for_two_cold_starts_unless_the_settings_say_how_long() -> None:
+    assert ModelReplicas(cold_start_s=45).rule.hold_down_s == 90
+    assert ModelReplicas(cold_start_s=45, hold_down_s=10).rule.hold_down_s == 10
