@@ -3,9 +3,9 @@
 Three traces, each made from a seed (`traces.py`): steps, bursts of jobs of 1,000 texts, two days. The default policy gets each of several
 `target_ongoing_requests` with Ray's delays and with two quicker ones, and is judged by its best for each trace.
 
-By simulation the service is MiniLM as it was measured on two cores. With --live it is a real one on Ray, with its own ingress, calls,
-queues, refusals and policy, but embedders that sleep what a forward would cost (`paced.py`), since replicas add no capacity on one machine;
-beside it the simulation of the same. What the ingress, the controller and the start of a replica cost stays real.
+By simulation the service is MiniLM as it was measured on two cores. With --live it is a real one on two Ray nodes, with its own ingress,
+calls, queues, refusals and policy, but embedders that sleep what a forward would cost (`paced.py`), since replicas add no capacity on one
+machine; beside it the simulation of the same. What the ingress, the controller and the start of a replica cost stays real.
 """
 
 from __future__ import annotations

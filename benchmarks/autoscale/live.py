@@ -1,4 +1,4 @@
-"""A trace sent to a real service on Ray with paced embedders, and what became of it, in the terms of the simulation."""
+"""A trace sent to a real service on two Ray nodes, with paced embedders, and what became of it, in the terms of the simulation."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.autoscale.compare import Setup
 from benchmarks.autoscale.paced import TOKEN
 from benchmarks.autoscale.traces import TAIL_S, TIMEOUT_S, Trace
+from benchmarks.drills.cluster import Cluster
+from benchmarks.drills.services import Place
 from benchmarks.serving.http1 import request_bytes
 from benchmarks.serving.plan import OK, Open, Outcome, Request
-from benchmarks.serving.processes import free_port
-from benchmarks.serving.systems import Place, up
 from benchmarks.serving.targets import Server
 from bgeserve.simulation import load
 from bgeserve.types import Lane
@@ -47,17 +45,16 @@ class Found:
 def run_live(setup: Setup, trace: Trace, by_requests: Mapping[str, object] | None) -> Found:
     """by_requests: Ray's `autoscaling_config`; None: our policy."""
     with tempfile.TemporaryDirectory(prefix="autoscale-") as folder:
-        port, config = free_port(), Path(folder) / "config.yaml"
-        config.write_text(yaml.safe_dump(_config(setup, port, by_requests)))
-        server = up(NAME, Place(Path(folder), Path(folder), Path(folder), 0), config, port, "/v1/embeddings", {"input": [TOKEN]})
+        cluster = Cluster(Place(Path(folder)))
         try:
-            assert isinstance(server, Server)
-            return _measure(server, trace)
+            cluster.deploy(_config(setup, by_requests))
+            cluster.until_whole()
+            return _measure(Server(NAME, cluster.head, cluster.port, NAME), trace)
         finally:
-            server.program.stop()
+            cluster.stop()
 
 
-def _config(setup: Setup, port: int, by_requests: Mapping[str, object] | None) -> dict[str, Any]:
+def _config(setup: Setup, by_requests: Mapping[str, object] | None) -> dict[str, Any]:
     speed = setup.speed
     model = {
         "model": NAME,
@@ -74,8 +71,7 @@ def _config(setup: Setup, port: int, by_requests: Mapping[str, object] | None) -
     }
     if by_requests is not None:
         arguments["by_requests"] = dict(by_requests)
-    application = {"name": "embed", "import_path": "benchmarks.autoscale.paced:build", "route_prefix": "/", "args": arguments}
-    return {"http_options": {"host": "127.0.0.1", "port": port}, "applications": [application]}
+    return {"applications": [{"name": "embed", "import_path": "benchmarks.autoscale.paced:build", "route_prefix": "/", "args": arguments}]}
 
 
 def _measure(server: Server, trace: Trace) -> Found:

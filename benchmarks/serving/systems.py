@@ -99,10 +99,5 @@ def _up(name: str, place: Place, graph: str, settings: Settings, path: str, body
     port, config = free_port(), place.log(name).with_suffix(".yaml")
     application = {"name": graph, "import_path": f"graphs.{graph}:build", "route_prefix": "/", "args": arguments}
     config.write_text(yaml.safe_dump({"http_options": {"host": "127.0.0.1", "port": port}, "applications": [application]}))
-    return up(name, place, config, port, path, body)
-
-
-def up(name: str, place: Place, config: Path, port: int, path: str, body: object) -> Target:
-    """`bge-serve up` of a config that states that port, once `path` answers `body`."""
     program = Program([Path(sys.executable).parent / "bge-serve", "up", config], place.log(name))
     return ready(Server(name, program, port, MODEL_NAME), path, body)

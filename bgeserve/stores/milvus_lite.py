@@ -12,6 +12,7 @@ Its price: no aliases, no `not` in expressions (`milvus_filter.py` does without)
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import warnings
 from dataclasses import replace
@@ -102,6 +103,8 @@ def _release(file: str) -> None:
 
 
 def _start(file: str) -> MilvusClient:
+    # Its process inherits this. It would write some 700 bytes of every search to a log in /tmp that nobody empties.
+    os.environ.setdefault("GLOG_minloglevel", "2")  # errors
     with warnings.catch_warnings():
         # milvus-lite asks setuptools' `pkg_resources` for its version, which says at import that it is deprecated.
         warnings.simplefilter("ignore", UserWarning)

@@ -49,6 +49,16 @@ def test_a_missing_folder_is_refused_and_another_stores_is_left_alone(path: Path
         open_(path, create=True)
 
 
+def test_searches_leave_no_log_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.parent.joinpath("logs").mkdir()
+    monkeypatch.setenv("GLOG_log_dir", str(path.parent / "logs"))
+    monkeypatch.delenv("GLOG_minloglevel", raising=False)
+    store = filled(path)
+    assert store.search("docs", "dense", query("amber"), 1, None)
+    store.close()
+    assert list((path.parent / "logs").iterdir()) == []
+
+
 def test_a_folder_has_one_owner(path: Path) -> None:
     store = filled(path)
     with pytest.raises(StoreError, match="in use by another process"):
