@@ -21,7 +21,8 @@ test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not ray" --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m ray
 
 # A stamp names what is installed, so that a second `make` installs nothing.
 .venv/%: pyproject.toml constraints.txt | .venv
