@@ -79,10 +79,11 @@ def needed_replicas(rule: Rule, work: Work, running: int, asked_for: int, coming
     done_tokens = work.tokens_per_s * (running * rule.cold_start_s + coming_s)
     left_tokens = max(0.0, work.backlog_tokens + work.arriving_tokens_per_s * rule.cold_start_s - done_tokens)
     excess_s = left_tokens / work.tokens_per_s - rule.target_backlog_s * asked_for
-    if excess_s <= 0:
-        # Busy replicas alone are no reason for more, while nobody waits too long.
-        return min(asked_for, ceil(steady + work.backlog_tokens / work.tokens_per_s / within_s))
-    return max(asked_for, ceil(steady + excess_s / within_s))
+    if excess_s > 0:
+        return max(asked_for, ceil(steady + excess_s / within_s))
+    # Busy replicas alone are no reason for more, while nobody waits too long; that work is refused is one.
+    least = ceil(steady) if work.refused_tokens_per_s > 0 else 0
+    return max(least, min(asked_for, ceil(steady + work.backlog_tokens / work.tokens_per_s / within_s)))
 
 
 class Scaler:

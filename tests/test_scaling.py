@@ -124,6 +124,12 @@ def test_what_is_refused_is_counted() -> None:
     assert needed_replicas(RULE, full, 1, 1, 0) >= 10
 
 
+def test_what_is_refused_asks_for_replicas_even_where_those_that_start_will_do_all_that_waits() -> None:
+    work = Work(SPEED, 2 * SPEED, SPEED, refused_tokens_per_s=2 * SPEED)
+    assert needed_replicas(RULE, replace(work, refused_tokens_per_s=0), 1, 2, 5) == 2
+    assert needed_replicas(RULE, work, 1, 2, 5) == ceil(3 / BUSY_SHARE)
+
+
 def test_replicas_go_after_the_hold_down_and_not_before() -> None:
     service = Service(RULE, 8)
     service.run(RULE.hold_down_s, 2 * SPEED)

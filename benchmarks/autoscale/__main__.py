@@ -41,7 +41,8 @@ SETUP = Setup(
     start_s=30,
     request_s=0.01,
 )
-LIVE_SCALE = Scale(tokens_per_s=2000, request_tokens=200, text_tokens=12, seconds=150)
+LIVE_SCALE = Scale(tokens_per_s=2000, request_tokens=200, text_tokens=12, seconds=400)
+"""Forty cold starts long: of less, what a policy does while replicas start is nearly all."""
 LIVE_SETUP = Setup(
     Speed(tokens_per_s=2000, max_batch_tokens=400),
     Rule(min=1, max=6, target_backlog_s=0.5, cold_start_s=10, hold_down_s=20, idle_s=60),
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.autoscale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--live", action="store_true", help="on Ray, with shorter traces; about 20 minutes")
+    parser.add_argument("--live", action="store_true", help="on Ray, with shorter traces; about 45 minutes")
     parser.add_argument("--only", nargs="+", metavar="TRACE", help="of steps, bursts, diurnal")
     parser.add_argument("--save", type=Path, nargs="?", const=RESULTS, metavar="DIR", help=f"table and pictures; default: {RESULTS.name}/")
     args = parser.parse_args(arguments)
