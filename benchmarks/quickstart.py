@@ -11,8 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.serving.processes import Program, free_port
+from benchmarks.serving.processes import Program
 from bgeserve.client import Client
+from graphs.ports import free_port
 
 COMMAND = Path(sys.executable).parent / "bge-serve"
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"

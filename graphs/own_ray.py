@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 from pathlib import Path
 
 from bgeserve.api.keyring import KEYS_FILE_VARIABLE
 from graphs.front import FRONT
+from graphs.ports import free_ports
 
 OTHERS = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN")
 """What the user's environment may say of another Ray."""
@@ -28,7 +28,7 @@ def own_environment(folder: Path) -> dict[str, str]:
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    stats, metrics, fallback = _free_ports(3)
+    stats, metrics, fallback = free_ports(3)
     own = {
         **FRONT,
         "RAY_AUTH_MODE": "token",
@@ -59,12 +59,3 @@ def _haproxy_on_loopback(folder: Path, *ports: int) -> Path:
     script.write_text(_ON_LOOPBACK.format(ports="|".join(map(str, ports)), binary=get_haproxy_binary()))
     script.chmod(0o700)
     return script
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("", 0)) for _ in range(count)]
-    try:
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

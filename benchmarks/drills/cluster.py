@@ -20,9 +20,10 @@ import httpx
 import yaml
 
 from benchmarks.drills.services import FRONT, Config, Place
-from benchmarks.serving.processes import Program, free_port, is_dead, state_of, title
+from benchmarks.serving.processes import Program, is_dead, state_of, title
 from graphs import session
 from graphs.own_ray import own_environment
+from graphs.ports import free_port
 
 BIN = Path(sys.executable).parent
 START_S = 240.0

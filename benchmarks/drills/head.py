@@ -10,7 +10,8 @@ from benchmarks.drills.cluster import Cluster
 from benchmarks.drills.drill import CannotRun, Drill
 from benchmarks.drills.rule import NOBODY_NOTICES
 from benchmarks.drills.services import Place
-from benchmarks.serving.processes import Program, free_port
+from benchmarks.serving.processes import Program
+from graphs.ports import free_port
 
 BACK_AFTER_S = 5.0
 

@@ -34,7 +34,7 @@ from rich.console import Console
 from benchmarks.durability.disk import CannotMount, Disk
 from benchmarks.durability.truth import Fault, Truth
 from benchmarks.durability.victim import Store, Victim
-from benchmarks.durability.writers import Writers, read_all
+from benchmarks.durability.writers import GIVE_UP_S, Writers, read_all
 from benchmarks.machine import describe_machine
 from benchmarks.serving.report import Findings, Section, save, show
 
@@ -132,7 +132,12 @@ async def _round(victim: Victim, writers: Writers, truth: Truth, death: Death, c
         await asyncio.sleep(choose.uniform(*LIFE_S))
         struck_s = monotonic()
         await asyncio.to_thread(strike)
-        await writers.all_acknowledged_since(monotonic())
+        try:
+            await writers.all_acknowledged_since(monotonic())
+        except TimeoutError:
+            raise RuntimeError(
+                f"{GIVE_UP_S:g} s after the death of the {death} not every writer has an acknowledgement; {victim.says()}"
+            ) from None
     faults = truth.check(await read_all(victim.url))
     tally.pauses_s.append(writers.longest_pause_s(struck_s))
     tally.writes += len(writers.acknowledged_at) - writes

@@ -19,7 +19,8 @@ import yaml
 
 from benchmarks.durability.disk import Disk
 from benchmarks.random_checkpoints import Size, make_checkpoint
-from benchmarks.serving.processes import Program, children_of, free_port, state_of, title
+from benchmarks.serving.processes import Program, children_of, state_of, title
+from graphs.ports import free_port
 
 Store = Literal["qdrant_edge", "milvus_lite"]
 KINDS = {"qdrant_edge": "qdrant_edge", "milvus_lite": "milvus"}
@@ -28,6 +29,7 @@ OWNER = "ray::ServeReplica:search:retriever"
 START_S = 240
 """More than any start takes on a busy machine of two cores."""
 POLL_S = 0.05
+LAST_LINES = 40
 
 
 class Victim:
@@ -71,6 +73,15 @@ class Victim:
         self._disk.restore_power()
         for pid in owners:
             os.kill(pid, signal.SIGKILL)
+
+    def says(self) -> str:
+        """Its last lines, and whether it says that it is ready."""
+        try:
+            ready = httpx.get(f"{self.url}/readyz", timeout=START_S).text
+        except httpx.TransportError as error:
+            ready = repr(error)
+        lines = self._log.read_text(errors="replace").splitlines()
+        return "\n".join([f"/readyz: {ready}", f"{len(self._program.pids())} processes", *lines[-LAST_LINES:]])
 
     def stop(self) -> None:
         self._program.stop()

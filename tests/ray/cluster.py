@@ -15,8 +15,8 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.serving.processes import free_port
 from graphs import session
+from graphs.ports import free_port
 from tests.ray.processes import BIN, QUICKSTART, START_S
 
 

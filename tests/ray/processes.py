@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from benchmarks.quickstart import handle_environment
-from benchmarks.serving.processes import free_port
 from graphs import session
+from graphs.ports import free_port
 
 BIN = Path(sys.executable).parent
 CONFIGS = Path(__file__).parents[2] / "configs"
