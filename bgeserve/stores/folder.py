@@ -68,10 +68,14 @@ def is_store(path: Path) -> bool:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    write_whole(path, json.dumps(content, indent=1).encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
     """Replace a file so that after a crash at any point it is either the old or the new one, and after the return the new one."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        json.dump(content, file, indent=1)
+    with temporary.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

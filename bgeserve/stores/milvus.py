@@ -8,7 +8,8 @@ from pymilvus import MilvusClient
 
 from bgeserve.errors import ServiceError, StoreError
 from bgeserve.stores.bm25 import WordSplitter
-from bgeserve.stores.milvus_collection import Engine, MilvusCollection, call
+from bgeserve.stores.milvus_collection import MilvusCollection
+from bgeserve.stores.milvus_engine import Engine, call
 from bgeserve.stores.milvus_names import described, description, stored_name
 from bgeserve.stores.named_collections import NamedCollections
 from bgeserve.vector_store import CollectionSchema

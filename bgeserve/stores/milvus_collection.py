@@ -7,23 +7,19 @@ and a document counts as stored when all its chunks carry one hash.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import grpc
 import numpy as np
-from pymilvus import MilvusClient, MilvusException
-from pymilvus.client.types import Status
+from pymilvus import MilvusClient
 
-from bgeserve.errors import ServiceError, Unavailable
 from bgeserve.filters import Filter
 from bgeserve.max_sim import max_sim
-from bgeserve.stores.batches import batches, token_numbers
+from bgeserve.stores.batches import batches
 from bgeserve.stores.bm25 import WordSplitter
 from bgeserve.stores.documents import hashes_of_whole, in_order
 from bgeserve.stores.exporting import embeddings_of
 from bgeserve.stores.keys import chunk_key, cursor, document_key
+from bgeserve.stores.milvus_engine import Engine, call
 from bgeserve.stores.milvus_filter import EVERYTHING, all_parts, any_of, expression
 from bgeserve.stores.milvus_rows import (
     MAX_TERMS,
@@ -34,8 +30,10 @@ from bgeserve.stores.milvus_rows import (
     milvus_schema,
     rows_of,
     stored_vectors,
+    token_numbers,
     tokens_of,
 )
+from bgeserve.stores.redo_file import RedoFile, UnderWay
 from bgeserve.stores.ties import best_first, best_in_one_order
 from bgeserve.stores.token_file import TokenFile
 from bgeserve.stores.validation import check_query, check_write, legs_of, token_vectors_of
@@ -49,19 +47,6 @@ PAGE = 1024
 _FIRST_CHUNKS = "n == 0"
 _LEAST_SCORE = 1e-20
 """Below it a score is of nothing but what stands in for an empty vector."""
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What differs between Lite and a server."""
-
-    dense_index: str
-    has_not: bool
-    """Whether expressions may negate."""
-    timeout_s: float | None
-    """Of one call. None: as long as it takes."""
-    token_folder: Path | None = None
-    """Where token vectors lie, in a file for each collection. None: in the rows."""
 
 
 class MilvusCollection:
@@ -78,14 +63,18 @@ class MilvusCollection:
         self._has_rows = self._count(EVERYTHING) > 0
         self._most_terms = None if engine.has_not else self._measure_terms()
         self._tokens: TokenFile | None = None
-        if engine.token_folder is not None and schema.token_dimensions is not None:
-            self._tokens = TokenFile(engine.token_folder / f"{stored_as}.token_vectors", schema.token_dimensions)
+        self._redo: RedoFile | None = None
+        if engine.folder is not None:
+            if schema.token_dimensions is not None:
+                self._tokens = TokenFile(engine.folder / f"{stored_as}.token_vectors", schema.token_dimensions)
+            self._redo = RedoFile(engine.folder / f"{stored_as}.redo", self._apply)
+            self._redo.finish()
 
     @classmethod
     def create(
         cls, client: MilvusClient, engine: Engine, stored_as: str, name: str, schema: CollectionSchema, description: str
     ) -> MilvusCollection:
-        rows = milvus_schema(schema, description, tokens_in_rows=engine.token_folder is None)
+        rows = milvus_schema(schema, description, tokens_in_rows=engine.folder is None)
         call(name, client.create_collection, stored_as, schema=rows, consistency_level="Session", timeout=engine.timeout_s)
         return cls(client, engine, stored_as, name, schema)
 
@@ -93,6 +82,8 @@ class MilvusCollection:
         self._call(self._client.drop_collection, self._stored_as)
         if self._tokens is not None:
             self._tokens.drop()
+        if self._redo is not None:
+            self._redo.drop()
 
     def close(self) -> None:
         if self._tokens is not None:
@@ -101,25 +92,15 @@ class MilvusCollection:
     def upsert(self, chunks: Sequence[Chunk], embeddings: Embeddings) -> None:
         check_write(self.schema, chunks, embeddings)
         rows = rows_of(chunks, embeddings, self.schema, self._splitter, tokens_in_rows=self._tokens is None)
-        hashes = {chunk_key(chunk): chunk.content_hash for chunk in chunks}
         if self._tokens is not None and embeddings.multi_vector is not None:
+            hashes = {chunk_key(chunk): chunk.content_hash for chunk in chunks}
             vectors = [found.astype(np.float16) for found in embeddings.multi_vector]
             self._tokens.put(dict(zip(hashes.items(), vectors, strict=True)))
-        numbers = {row["key"]: token_numbers(embeddings, i) for i, row in enumerate(rows)}
-        for some in batches(sorted(rows, key=lambda row: -row["n"]), lambda row: numbers[row["key"]]):
-            # A row counts from before it is there: a filter that looks too far is right all the same.
-            self._has_rows = True
-            if self._most_terms is not None:
-                self._most_terms = max(self._most_terms, *(len(row["terms"]) for row in some))
-            self._call(self._client.upsert, self._stored_as, some)
-        # Chunks that longer versions of these documents had beyond the present end.
-        self._delete(row["key"] for row in self._of_documents({chunk.document_id for chunk in chunks}, []) if row["key"] not in hashes)
-        if self._tokens is not None:
-            self._tokens.drop_other_versions(hashes.items())
+        self._write(UnderWay(rows, []))
 
     def delete(self, document_ids: Sequence[str]) -> int:
-        found = {row["key"]: row["document"] for row in self._of_documents(document_ids, ["document"])}
-        self._delete(found)
+        found = {row["key"]: row["document"] for row in self._of_documents(map(document_key, document_ids), ["document"])}
+        self._write(UnderWay([], list(found)))
         return len(set(found.values()))
 
     def matching(self, filter: Filter) -> list[str]:
@@ -127,7 +108,7 @@ class MilvusCollection:
         return list({document_id_of(row): None for row in rows})
 
     def get(self, document_ids: Sequence[str]) -> list[Chunk]:
-        return in_order(document_ids, map(chunk_of, self._of_documents(document_ids, STORED)))
+        return in_order(document_ids, map(chunk_of, self._of_documents(map(document_key, document_ids), STORED)))
 
     def export(self, document_ids: Sequence[str]) -> tuple[list[Chunk], Embeddings]:
         chunks = self.get(document_ids)
@@ -226,8 +207,8 @@ class MilvusCollection:
             low, high = (middle + 1, high) if self._count(f'terms[{middle}] >= ""') else (low, middle)
         return low
 
-    def _of_documents(self, ids: Iterable[str], fields: list[str]) -> Generator[dict[str, Any]]:
-        for some in batches(sorted({document_key(id) for id in ids})):
+    def _of_documents(self, document_keys: Iterable[str], fields: list[str]) -> Generator[dict[str, Any]]:
+        for some in batches(sorted(set(document_keys))):
             yield from self._rows(any_of("document", some), fields)
 
     def _rows(self, where: str, fields: list[str]) -> Generator[dict[str, Any]]:
@@ -249,6 +230,26 @@ class MilvusCollection:
     def _count(self, where: str) -> int:
         return self._call(self._client.query, self._stored_as, where, ["count(*)"])[0]["count(*)"]
 
+    def _write(self, write: UnderWay) -> None:
+        if self._redo is None:
+            self._apply(write)
+        else:
+            self._redo.do(write)
+
+    def _apply(self, write: UnderWay) -> None:
+        for some in batches(sorted(write.rows, key=lambda row: -row["n"]), token_numbers):
+            # A row counts from before it is there: a filter that looks too far is right all the same.
+            self._has_rows = True
+            if self._most_terms is not None:
+                self._most_terms = max(self._most_terms, *(len(row["terms"]) for row in some))
+            self._call(self._client.upsert, self._stored_as, some)
+        # Chunks that longer versions of these documents had beyond the present end.
+        hashes = {row["key"]: chunk_of(row).content_hash for row in write.rows}
+        present = self._of_documents((row["document"] for row in write.rows), [])
+        self._delete([*write.gone, *(row["key"] for row in present if row["key"] not in hashes)])
+        if self._tokens is not None:
+            self._tokens.drop_other_versions(hashes.items())
+
     def _delete(self, keys: Iterable[str]) -> None:
         for some in batches(keys):
             self._call(self._client.delete, self._stored_as, ids=some)
@@ -257,18 +258,3 @@ class MilvusCollection:
 
     def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return call(self._name, function, *args, timeout=self._engine.timeout_s, **kwargs)
-
-
-def call(collection: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Raises Unavailable when there is no server, ServiceError when it fails."""
-    try:
-        return function(*args, **kwargs)
-    except (MilvusException, grpc.RpcError) as error:
-        kind = Unavailable if _is_gone(error) else ServiceError
-        raise kind(f"collection {collection!r}: Milvus failed: {error}") from error
-
-
-def _is_gone(error: MilvusException | grpc.RpcError) -> bool:
-    if isinstance(error, MilvusException):
-        return error.code == Status.CONNECT_FAILED
-    return isinstance(error, grpc.Call) and error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)

@@ -110,6 +110,11 @@ def tokens_of(row: dict[str, Any], dimensions: int) -> Float16Array:
     return np.frombuffer(b"".join(map(b64decode, row["multi_vector"])), np.float16).reshape(-1, dimensions)
 
 
+def token_numbers(row: dict[str, Any]) -> int:
+    """How many numbers the token vectors have that a row holds."""
+    return sum(map(len, row.get("multi_vector", ()))) // 4 * 3 // 2
+
+
 def _engine_tokens(vectors: TokenVectors) -> list[str]:
     """As text, since Milvus has neither arrays of numbers that are long enough nor, before 2.6.4, several vectors a row."""
     content = vectors.astype(np.float16).tobytes()

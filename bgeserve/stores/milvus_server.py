@@ -10,7 +10,7 @@ from pymilvus import MilvusClient, MilvusException
 from bgeserve.errors import StoreError
 from bgeserve.store_settings import MilvusSettings
 from bgeserve.stores.milvus import MilvusCollections
-from bgeserve.stores.milvus_collection import Engine, call
+from bgeserve.stores.milvus_engine import Engine, call
 from bgeserve.stores.milvus_names import alias_of, stored_alias, stored_name
 from bgeserve.stores.secrets import secret
 
