@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 STOP_S = 30
 """After which a stop no longer asks. Ray needs about ten."""
@@ -27,7 +28,6 @@ class Program:
         **pipes: int,
     ) -> None:
         self.log = log
-        self._seen: set[int] = set()
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -36,17 +36,21 @@ class Program:
                 start_new_session=True,
                 **{"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, **pipes},
             )
+        # It is there until somebody waits for it. What it led stays in its session when it has gone.
+        self._leader = {one.pid: one.started for one in _all_processes() if one.pid == self.process.pid}
+        self._seen = dict(self._leader)
+        """When each began, by pid."""
 
     def pids(self) -> list[int]:
         """Of the living: the process, its descendants, and whatever is in a session that one of them led, whoever its parent is by now."""
-        members = self._seen | {self.process.pid}
-        while True:
-            joining = {pid for pid, parent, session in _all_processes() if parent in members or session in members}
-            if joining <= members:
-                break
+        living = {one.pid: one for one in _all_processes()}
+        # Numbers are used again: one that another process has by now is not ours.
+        known = {pid for pid, started in self._seen.items() if pid not in living or living[pid].started == started}
+        members = known & living.keys()
+        while joining := {one.pid for one in living.values() if one.parent in members or one.session in known | members} - members:
             members |= joining
-        self._seen = {self.process.pid} | {pid for pid, _, _ in _all_processes() if pid in members}
-        return sorted(pid for pid in self._seen if not is_dead(pid))
+        self._seen = self._leader | {pid: living[pid].started for pid in members}
+        return sorted(pid for pid in members if not is_dead(pid))
 
     def pause(self) -> None:
         """What is not measured must not take time from what is: an idle Ray alone takes an eighth of a core."""
@@ -119,13 +123,20 @@ def state_of(pid: int, thread: int) -> str | None:
 
 
 def children_of(pid: int) -> list[int]:
-    return [child for child, parent, _ in _all_processes() if parent == pid]
+    return [one.pid for one in _all_processes() if one.parent == pid]
 
 
-def _all_processes() -> Iterator[tuple[int, int, int]]:
-    """Pid, parent's pid, session."""
+class _Process(NamedTuple):
+    pid: int
+    parent: int
+    session: int
+    started: int
+    """In the kernel's ticks."""
+
+
+def _all_processes() -> Iterator[_Process]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                yield int(entry.name), int(fields[1]), int(fields[3])
+                yield _Process(int(entry.name), int(fields[1]), int(fields[3]), int(fields[19]))
