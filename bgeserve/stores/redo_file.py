@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class RedoFile:
         """Durable before it begins; the next flush of the folder makes sure that it is gone. Raises what `apply` raises, and ServiceError
         when the file cannot be written."""
         self.finish()
-        content = orjson.dumps(asdict(write), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+        content = orjson.dumps(write, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
         try:
             write_whole(self._path, content)
         except OSError as error:
