@@ -28,7 +28,7 @@ from benchmarks.autoscale.traces import Scale, Trace, traces
 from benchmarks.machine import describe_machine
 from benchmarks.serving.goals import at_most
 from benchmarks.serving.report import Section, markdown, show
-from bgeserve.scaling import Rule
+from bgeserve.replica_settings import ModelReplicas
 from bgeserve.simulation.replica import Speed
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -37,7 +37,7 @@ SCALE = Scale(tokens_per_s=7000, request_tokens=350, text_tokens=87, seconds=240
 """MiniLM in float32 on two cores: benchmarks/results/2026-11-24-serving.md; four docstrings a request."""
 SETUP = Setup(
     Speed(tokens_per_s=7000, max_batch_tokens=700),
-    Rule(min=1, max=8, target_backlog_s=0.5, cold_start_s=30, hold_down_s=60, idle_s=600),
+    ModelReplicas(max=8).rule,
     start_s=30,
     request_s=0.01,
 )
@@ -45,7 +45,7 @@ LIVE_SCALE = Scale(tokens_per_s=2000, request_tokens=200, text_tokens=12, second
 """Forty cold starts long: of less, what a policy does while replicas start is nearly all."""
 LIVE_SETUP = Setup(
     Speed(tokens_per_s=2000, max_batch_tokens=400),
-    Rule(min=1, max=6, target_backlog_s=0.5, cold_start_s=10, hold_down_s=20, idle_s=60),
+    ModelReplicas(max=6, cold_start_s=10, idle_s=60).rule,
     start_s=10,
     request_s=0.01,
 )

@@ -244,11 +244,11 @@ class MilvusCollection:
                 self._most_terms = max(self._most_terms, *(len(row["terms"]) for row in some))
             self._call(self._client.upsert, self._stored_as, some)
         # Chunks that longer versions of these documents had beyond the present end.
-        hashes = {row["key"]: chunk_of(row).content_hash for row in write.rows}
+        keys = {row["key"] for row in write.rows}
         present = self._of_documents((row["document"] for row in write.rows), [])
-        self._delete([*write.gone, *(row["key"] for row in present if row["key"] not in hashes)])
+        self._delete([*write.gone, *(row["key"] for row in present if row["key"] not in keys)])
         if self._tokens is not None:
-            self._tokens.drop_other_versions(hashes.items())
+            self._tokens.drop_other_versions((row["key"], chunk_of(row).content_hash) for row in write.rows)
 
     def _delete(self, keys: Iterable[str]) -> None:
         for some in batches(keys):

@@ -55,6 +55,7 @@ async def test_over_http_the_refusal_says_when_to_come_back(stage: Stage) -> Non
         async with asyncio.timeout(20):
             while stage.embedding.started == 0:  # noqa: ASYNC110  # the stand-in tells nobody
                 await asyncio.sleep(0)
+        assert stage.embedding.started == 1
         refused = await client.post("/v1/encode", json={"input": "a text of thirty bytes"})
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "overloaded"

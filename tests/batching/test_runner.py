@@ -104,6 +104,7 @@ async def test_what_waits_was_computed_and_was_refused_is_said_for_autoscaling()
         calls = [asyncio.create_task(runner.run(model.tokenize, caller)) for _ in range(3)]
         await queued(runner, 200)
         during = runner.load()
+        assert during.queued_tokens > 0
         assert (during.waiting_tokens, during.refused_tokens) == (1000, 300)
         model.opened.set()
         await asyncio.gather(*calls)
