@@ -20,9 +20,9 @@ from bgeserve.errors import Overloaded
 from bgeserve.model_load import ModelLoad
 from bgeserve.protocols import Readiness
 from bgeserve.types import Document, ModelStatus, RerankerOptions
+from graphs.ports import free_port
 from tests.api.backend import FINGERPRINT, LAYERS, Stage, dense_of
 from tests.api.conftest import server, stage, url
-from tests.test_client import free_port
 
 __all__ = ["server", "stage", "url"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from bgeserve.errors import (
 )
 from bgeserve.protocols import Readiness
 from bgeserve.types import Document, EmbedderOptions, Example, ModelStatus, RerankerOptions
+from graphs.ports import free_port
 from tests.api.backend import FINGERPRINT, LAYERS, MAX_TOKENS, Stage, dense_of, sparse_of
 from tests.api.conftest import LIMITS, server, stage, url
 from tests.api.keyrings import keyring_of_keys, made_key
@@ -354,12 +354,6 @@ def test_retrying_can_be_switched_off(call: Call, stage: Stage) -> None:
     with pytest.raises(Overloaded):
         call("embed", "a", client={"retry": False})
     assert stage.embedding.started == 1
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_nothing_answers(call: Call) -> None:
