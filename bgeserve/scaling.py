@@ -16,6 +16,9 @@ BUSY_SHARE = 0.8
 """Of a replica's speed that work which goes on coming may take: at all of it, the least unevenness would queue up for good."""
 MIN_WINDOW_S = 10.0
 REPORTS_PER_WINDOW = 20
+LATEST_SHARE = 0.25
+"""Of the window, for work that is refused: what came last counts, since it is lost while the window makes up its mind. Less of it tells
+only noise."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class Work:
     arriving_tokens_per_s: float
     """That were accepted, over the last `window_s`."""
     refused_tokens_per_s: float = 0.0
+    """Likewise."""
+    latest_tokens_per_s: float = 0.0
+    """That came, accepted or refused, over the last quarter of that."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,10 @@ def needed_replicas(rule: Rule, work: Work, running: int, asked_for: int, coming
     to come, down to `target_backlog_s` for each.
     """
     within_s = max(rule.cold_start_s, rule.target_backlog_s)
-    steady = (work.arriving_tokens_per_s + work.refused_tokens_per_s) / (BUSY_SHARE * work.tokens_per_s)
+    coming_tokens_per_s = work.arriving_tokens_per_s + work.refused_tokens_per_s
+    if work.refused_tokens_per_s > 0:
+        coming_tokens_per_s = max(coming_tokens_per_s, work.latest_tokens_per_s)
+    steady = coming_tokens_per_s / (BUSY_SHARE * work.tokens_per_s)
     done_tokens = work.tokens_per_s * (running * rule.cold_start_s + coming_s)
     left_tokens = max(0.0, work.backlog_tokens + work.arriving_tokens_per_s * rule.cold_start_s - done_tokens)
     excess_s = left_tokens / work.tokens_per_s - rule.target_backlog_s * asked_for
@@ -159,16 +168,26 @@ def work_of(series: Mapping[str, Mapping[Any, Sequence[Any]]], window_s: float) 
     speeds = [value for value in _latest(series.get("tokens_per_s", {})) if value > 0]
     if not speeds:
         return None
-    queued, computed = series.get("queued_tokens", {}), series.get("computed_tokens", {})
-    spans_s = [points[-1].timestamp - points[0].timestamp for points in computed.values() if points]
-    # Of a young service only as long as it has been there; a single report says nothing of what comes.
-    span_s = min(window_s, max(spans_s, default=0.0)) or window_s
+    accepted, refused = _came(series, window_s)
     return Work(
         tokens_per_s=sum(speeds) / len(speeds),
-        backlog_tokens=sum(_latest(queued)) + max(_latest(series.get("waiting_tokens", {})), default=0.0),
-        arriving_tokens_per_s=max(0.0, _growth(computed.values()) + _growth(queued.values())) / span_s,
-        refused_tokens_per_s=_growth(series.get("refused_tokens", {}).values()) / span_s,
+        backlog_tokens=sum(_latest(series.get("queued_tokens", {}))) + max(_latest(series.get("waiting_tokens", {})), default=0.0),
+        arriving_tokens_per_s=accepted,
+        refused_tokens_per_s=refused,
+        latest_tokens_per_s=sum(_came(series, LATEST_SHARE * window_s)),
     )
+
+
+def _came(series: Mapping[str, Mapping[Any, Sequence[Any]]], within_s: float) -> tuple[float, float]:
+    """Tokens per second that were accepted and refused."""
+    queued, computed, refused = (
+        [[point for point in points if point.timestamp >= points[-1].timestamp - within_s] for points in series.get(name, {}).values()]
+        for name in ("queued_tokens", "computed_tokens", "refused_tokens")
+    )
+    spans_s = [points[-1].timestamp - points[0].timestamp for points in computed if points]
+    # Of a young service only as long as it has been there; a single report says nothing of what comes.
+    span_s = min(within_s, max(spans_s, default=0.0)) or within_s
+    return max(0.0, _growth(computed) + _growth(queued)) / span_s, _growth(refused) / span_s
 
 
 def _latest(of_replicas: Mapping[Any, Sequence[Any]]) -> list[float]:

@@ -37,6 +37,7 @@ works = st.builds(
     backlog_tokens=st.floats(0, 1e9),
     arriving_tokens_per_s=st.floats(0, 1e9),
     refused_tokens_per_s=st.floats(0, 1e9),
+    latest_tokens_per_s=st.floats(0, 1e9),
 )
 
 
@@ -130,6 +131,13 @@ def test_what_is_refused_asks_for_replicas_even_where_those_that_start_will_do_a
     assert needed_replicas(RULE, work, 1, 2, 5) == ceil(3 / BUSY_SHARE)
 
 
+def test_while_work_is_refused_what_came_last_counts() -> None:
+    rising = Work(SPEED, 2 * SPEED, SPEED, refused_tokens_per_s=SPEED, latest_tokens_per_s=6 * SPEED)
+    assert needed_replicas(RULE, rising, 1, 2, 5) == ceil(6 / BUSY_SHARE)
+    assert needed_replicas(RULE, replace(rising, refused_tokens_per_s=0), 1, 2, 5) == 2
+    assert needed_replicas(RULE, replace(rising, latest_tokens_per_s=0), 1, 2, 5) == ceil(2 / BUSY_SHARE)
+
+
 def test_replicas_go_after_the_hold_down_and_not_before() -> None:
     service = Service(RULE, 8)
     service.run(RULE.hold_down_s, 2 * SPEED)
@@ -168,12 +176,13 @@ def test_from_zero_with_the_first_request_and_not_back_while_it_starts() -> None
 def test_what_the_replicas_said_becomes_the_work_of_all() -> None:
     reports = {
         "tokens_per_s": {"a": [Point(0, 900), Point(10, 1000)], "b": [Point(8, 0), Point(10, 2000)], "new": [Point(10, 0)]},
-        "queued_tokens": {"a": [Point(0, 500), Point(10, 2000)], "b": [Point(8, 0), Point(10, 1000)], "new": [Point(10, 0)]},
+        "queued_tokens": {"a": [Point(0, 500), Point(8, 1500), Point(10, 2000)], "b": [Point(8, 0), Point(10, 1000)], "new": [Point(10, 0)]},
         "waiting_tokens": {"a": [Point(0, 0), Point(10, 5000)], "b": [Point(8, 0), Point(10, 4000)], "new": [Point(10, 0)]},
-        "computed_tokens": {"a": [Point(0, 7000), Point(10, 15000)], "b": [Point(8, 0), Point(10, 500)], "new": [Point(10, 0)]},
-        "refused_tokens": {"a": [Point(0, 100), Point(10, 300)], "b": [Point(8, 0), Point(10, 100)], "new": [Point(10, 0)]},
+        "computed_tokens": {"a": [Point(0, 7000), Point(8, 12000), Point(10, 15000)], "b": [Point(8, 0), Point(10, 500)], "new": [Point(10, 0)]},
+        "refused_tokens": {"a": [Point(0, 100), Point(8, 100), Point(10, 300)], "b": [Point(8, 0), Point(10, 100)], "new": [Point(10, 0)]},
     }
-    assert work_of(reports, window_s=10) == Work(1500, 3000 + 5000, (8000 + 500 + 1500 + 1000) / 10, 30)
+    latest = (3000 + 500 + 500 + 1000 + 200 + 100) / 2
+    assert work_of(reports, window_s=10) == Work(1500, 3000 + 5000, (8000 + 500 + 1500 + 1000) / 10, 30, latest)
 
 
 def test_before_a_replica_has_measured_anything_nothing_is_known() -> None:

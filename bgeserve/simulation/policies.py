@@ -64,7 +64,5 @@ class ByBacklog:
         return self._policy(ctx)[0]
 
     def _series(self) -> dict[str, dict[str, list[Any]]]:
-        if not self._reports:
-            return {}
-        first, last = self._reports[0], self._reports[-1]
-        return {name: {"all": [_Report(at, values[name]) for at, values in (first, last)]} for name in last[1]}
+        names = self._reports[-1][1] if self._reports else ()
+        return {name: {"all": [_Report(at, values[name]) for at, values in self._reports]} for name in names}
