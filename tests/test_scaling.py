@@ -173,13 +173,18 @@ def test_from_zero_with_the_first_request_and_not_back_while_it_starts() -> None
     assert service.counts[-1] == 1
 
 
+def said(a: tuple[float, float, float], b: tuple[float, float]) -> dict[str, list[Point]]:
+    """One figure of three replicas: of ten seconds, of the last two of them, and of one that has just come."""
+    return {"a": [*map(Point, (0, 8, 10), a)], "b": [*map(Point, (8, 10), b)], "new": [Point(10, 0)]}
+
+
 def test_what_the_replicas_said_becomes_the_work_of_all() -> None:
     reports = {
-        "tokens_per_s": {"a": [Point(0, 900), Point(10, 1000)], "b": [Point(8, 0), Point(10, 2000)], "new": [Point(10, 0)]},
-        "queued_tokens": {"a": [Point(0, 500), Point(8, 1500), Point(10, 2000)], "b": [Point(8, 0), Point(10, 1000)], "new": [Point(10, 0)]},
-        "waiting_tokens": {"a": [Point(0, 0), Point(10, 5000)], "b": [Point(8, 0), Point(10, 4000)], "new": [Point(10, 0)]},
-        "computed_tokens": {"a": [Point(0, 7000), Point(8, 12000), Point(10, 15000)], "b": [Point(8, 0), Point(10, 500)], "new": [Point(10, 0)]},
-        "refused_tokens": {"a": [Point(0, 100), Point(8, 100), Point(10, 300)], "b": [Point(8, 0), Point(10, 100)], "new": [Point(10, 0)]},
+        "tokens_per_s": said((900, 950, 1000), (0, 2000)),
+        "queued_tokens": said((500, 1500, 2000), (0, 1000)),
+        "waiting_tokens": said((0, 0, 5000), (0, 4000)),
+        "computed_tokens": said((7000, 12000, 15000), (0, 500)),
+        "refused_tokens": said((100, 100, 300), (0, 100)),
     }
     latest = (3000 + 500 + 500 + 1000 + 200 + 100) / 2
     assert work_of(reports, window_s=10) == Work(1500, 3000 + 5000, (8000 + 500 + 1500 + 1000) / 10, 30, latest)

@@ -86,7 +86,9 @@ def _simulated(trace: Trace) -> Result:
     chosen = _chosen(against(ours, others), others)
     courses = {name: Course(outcomes[name].moments) for name in (ours.policy, chosen.policy)}
     rows = [_row(one, "simulated") for one in (ours, quick, *others)]
+    (shipped,) = (other for other in others if other.policy == compare.SHIPPED)
     notes = [note for one in (ours, quick) for note in _verdict(one, against(one, others))]
+    notes.append(_beside_shipped(ours, shipped))
     section = Section(f"{trace.name}, simulated: {trace.says}", COLUMNS, rows, notes)
     return Result(section, {"trace": Course.of_load(trace, SCALE.tokens_per_s), **courses})
 
@@ -139,6 +141,14 @@ def _verdict(ours: Ran, beside: Against) -> list[str]:
         said = f"{ours.unserved:,} unserved beside {beside.best.unserved:,} of the best that costs no more ({beside.best.policy})"
         notes.append(f"{ours.policy}: {said}: {at_most(beside.unserved, compare.UNSERVED_GOAL)}")
     return notes
+
+
+def _beside_shipped(ours: Ran, shipped: Ran) -> str:
+    spend = at_most(ours.replica_s / shipped.replica_s, compare.SPEND_GOAL)
+    jobs = "" if isnan(ours.jobs_p99_s) else f", of jobs {ours.jobs_p99_s:.1f} beside {shipped.jobs_p99_s:.1f} s"
+    p99 = f"p99 {1000 * ours.p99_s:,.0f} beside {1000 * shipped.p99_s:,.0f} ms{jobs}"
+    served = f"{p99}, {ours.unserved:,} unserved beside {shipped.unserved:,}"
+    return f"{ours.policy}: replica-seconds over the default as Ray ships it ({shipped.policy}): {spend}, with {served}"
 
 
 def _row(ran: Ran, how: str) -> list[str]:

@@ -21,6 +21,8 @@ TARGETS = (1, 2, 4, 8, 16)
 DELAYS = ("Ray's delays", "quick up", "quick")
 QUICKER = 4
 OURS = "backlog"
+SHIPPED = f"requests, 2 each, {DELAYS[0]}"
+"""The default as Ray ships it."""
 OURS_QUICK = "backlog, quick"
 """Down as soon as the default's quick delays."""
 EQUAL = 1.1

@@ -6,11 +6,13 @@ from dataclasses import replace
 from math import isnan
 
 import pytest
+from ray.serve.config import AutoscalingConfig
 
-from benchmarks.autoscale.compare import Ran, against
+from benchmarks.autoscale.compare import SHIPPED, Ran, against, settings_of
 from benchmarks.autoscale.live import LATE, REFUSED, found_of
 from benchmarks.autoscale.traces import BURSTS, JOB_TEXTS, STEPS, Scale, traces
 from benchmarks.serving.plan import OK, Outcome, Reply
+from bgeserve.replica_settings import ModelReplicas
 
 OURS = Ran("ours", replica_s=100, most_replicas=4, requests=10_000, p50_s=0.1, p99_s=1.0, jobs_p99_s=50, late=10, refused=30)
 SCALE = Scale(tokens_per_s=1000, request_tokens=50, text_tokens=20, seconds=500)
@@ -37,6 +39,11 @@ def test_where_there_is_none_nothing_is_claimed() -> None:
     assert (beside.cheapest, beside.best) == (None, None)
     assert isnan(beside.spend)
     assert isnan(beside.unserved)
+
+
+def test_what_is_called_shipped_is_what_ray_does_unasked() -> None:
+    stated = settings_of(ModelReplicas(max=8).rule)[SHIPPED]
+    assert AutoscalingConfig(**stated) == AutoscalingConfig(min_replicas=1, max_replicas=8)
 
 
 def test_what_was_lived_is_told_as_what_was_simulated() -> None:
