@@ -28,7 +28,7 @@ def run(bench: Bench) -> Findings:
                 lines.setdefault(target.name, []).append((fraction * capacity, found.p99_ms))
         notes = [f"one text a request, {bench.options.seconds:g} s each, latency from the scheduled instant", *fleet.notes()]
     section = Section("Latency over offered load: open loop, Poisson arrivals", COLUMNS, rows, notes)
-    return Findings([section], [Lines("offered", "p99 over offered load (open loop)", "offered tok/s", "p99 ms", lines)])
+    return Findings([section], [Lines("offered", "p99 over offered load (open loop)", "offered tok/s", "p99 ms", lines, "log")])
 
 
 def offer(bench: Bench, fleet: Fleet, target: Target, tok_s: float) -> Summary:

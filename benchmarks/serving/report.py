@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -36,6 +37,8 @@ class Lines:
     x: str
     y: str
     series: Mapping[str, Sequence[tuple[float, float]]]
+    y_scale: Literal["linear", "log"] = "linear"
+    """Linear ones begin at zero, so that no growth looks larger than it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,9 @@ def draw(plot: Bars | Lines, path: Path) -> list[Path]:
     else:
         for name, points in plot.series.items():
             axes.plot(*zip(*points, strict=True), marker="o", label=name)
-        axes.set(xlabel=plot.x, ylabel=plot.y, yscale="log")
+        axes.set(xlabel=plot.x, ylabel=plot.y, yscale=plot.y_scale)
+        if plot.y_scale == "linear":
+            axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
     axes.set_title(plot.title)
     axes.legend()
     paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg")]
