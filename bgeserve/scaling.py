@@ -17,8 +17,7 @@ BUSY_SHARE = 0.8
 MIN_WINDOW_S = 10.0
 REPORTS_PER_WINDOW = 20
 LATEST_SHARE = 0.25
-"""Of the window, for work that is refused: what came last counts, since it is lost while the window makes up its mind. Less of it tells
-only noise."""
+"""Of the window, which counts while work is refused: until the mean of the whole window shows a rise, what it brings is lost."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Work:
     refused_tokens_per_s: float = 0.0
     """Likewise."""
     latest_tokens_per_s: float = 0.0
-    """That came, accepted or refused, over the last quarter of that."""
+    """That came, accepted or refused, over the last `LATEST_SHARE` of that."""
 
 
 @dataclass(frozen=True)
