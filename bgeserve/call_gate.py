@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from bgeserve.batching.fair_lane import FairLane, Item
 from bgeserve.deadline import Deadline
 from bgeserve.errors import DeadlineExceeded
+from bgeserve.types import Lane
 
 
 class CallGate:
@@ -24,13 +25,14 @@ class CallGate:
         self._waiting: FairLane[asyncio.Future[None]] = FairLane()
 
     @asynccontextmanager
-    async def passed(self, size: int, tenant: str, deadline: Deadline) -> AsyncGenerator[None]:
-        """Inside, one call is in flight. Tenants take turns by size. Raises DeadlineExceeded."""
+    async def passed(self, size: int, tenant: str, sent_as: Lane, deadline: Deadline) -> AsyncGenerator[None]:
+        """Inside, one call is in flight. Tenants take turns by size, and each one's jobs with what it sent as interactive and is too large
+        for that: nobody's request waits until somebody's jobs are done. Raises DeadlineExceeded."""
         size = max(1, size)
         if self._free > 0 and not self._waiting:
             self._free -= size
         else:
-            await self._wait(Item(asyncio.get_running_loop().create_future(), size, "bulk", tenant=tenant), deadline)
+            await self._wait(Item(asyncio.get_running_loop().create_future(), size, tenant=tenant, flow=sent_as), deadline)
         try:
             yield
         finally:

@@ -85,6 +85,7 @@ class _RemoteModel:
         call is bulk, whoever waits for it: no query has to wait until all of it is done."""
         # Without texts one call still goes out: its answer carries the model's fingerprint.
         slices = split_by_bytes(texts, self._max_call_bytes) or [slice(0, 0)]
+        sent_as = caller.lane
         if len(slices) > 1:
             caller = replace(caller, lane="bulk")
         unsent_bytes = sum(map(len, texts)) if caller.lane == "bulk" else 0
@@ -93,7 +94,7 @@ class _RemoteModel:
 
         async def call(part: slice, unsent: Waiting) -> Any:
             size = sum(map(len, texts[part]))
-            gate = self._gate.passed(size, caller.tenant, caller.deadline) if caller.lane == "bulk" else nullcontext()
+            gate = self._gate.passed(size, caller.tenant, sent_as, caller.deadline) if caller.lane == "bulk" else nullcontext()
             answer_bytes = bytes_of_answer(texts[part], asked.get("outputs", ()))
             async with gate:
                 unsent.sent(min(size, unsent.left_bytes))

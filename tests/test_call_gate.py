@@ -10,6 +10,7 @@ import pytest
 from bgeserve.call_gate import CallGate
 from bgeserve.deadline import NO_DEADLINE, Deadline
 from bgeserve.errors import DeadlineExceeded
+from bgeserve.types import Lane
 
 
 async def settle() -> None:
@@ -26,16 +27,21 @@ class Calls:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._ends: dict[str, asyncio.Event] = {}
 
-    def start(self, name: str, tenant: str = "", size: int = 10) -> None:
+    def start(self, name: str, tenant: str = "", size: int = 10, sent_as: Lane = "bulk") -> None:
         self._ends[name] = asyncio.Event()
-        self.tasks[name] = asyncio.create_task(self._call(name, tenant, size))
+        self.tasks[name] = asyncio.create_task(self._call(name, tenant, size, sent_as))
 
     async def end(self, name: str) -> None:
         self._ends[name].set()
         await settle()
 
-    async def _call(self, name: str, tenant: str, size: int) -> None:
-        async with self.gate.passed(size, tenant, NO_DEADLINE):
+    async def cancel(self) -> None:
+        for task in self.tasks.values():
+            task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+
+    async def _call(self, name: str, tenant: str, size: int, sent_as: Lane) -> None:
+        async with self.gate.passed(size, tenant, sent_as, NO_DEADLINE):
             self.inside.append(name)
             try:
                 await self._ends[name].wait()
@@ -67,9 +73,20 @@ async def test_tenants_take_turns() -> None:
     await calls.end("flood 0")
     await calls.end("flood 1")
     assert calls.inside == ["other"]
-    for task in calls.tasks.values():
-        task.cancel()
-    await asyncio.gather(*calls.tasks.values(), return_exceptions=True)
+    await calls.cancel()
+
+
+async def test_a_large_request_of_a_person_does_not_wait_for_the_jobs_of_the_same_tenant() -> None:
+    calls = Calls(1)
+    for n in range(5):
+        calls.start(f"job {n}")
+    await settle()
+    calls.start("large", sent_as="interactive")
+    await settle()
+    await calls.end("job 0")
+    await calls.end("job 1")
+    assert calls.inside == ["large"]
+    await calls.cancel()
 
 
 async def test_the_deadline_ends_the_wait() -> None:
@@ -77,7 +94,7 @@ async def test_the_deadline_ends_the_wait() -> None:
     calls.start("a")
     await settle()
     with pytest.raises(DeadlineExceeded):
-        async with calls.gate.passed(1, "", Deadline(0.01)):
+        async with calls.gate.passed(1, "", "bulk", Deadline(0.01)):
             pytest.fail("nothing was free")
     await calls.end("a")
     calls.start("b")

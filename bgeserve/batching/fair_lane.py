@@ -1,4 +1,4 @@
-"""One lane of a queue: its tenants take turns by tokens, and what one tenant sent stays in order.
+"""One lane of a queue: its tenants take turns by tokens, and a tenant's flows within its turns; what is in a flow stays in order.
 
 Start-time fair queueing (Goyal, Vin, Cheng: SIGCOMM 1996). Knows costs and tenants; does not know budgets, deadlines or other lanes.
 """
@@ -26,14 +26,21 @@ class Item(Generic[T]):
     deadline: float = inf
     tenant: str = ""
     """Whose it is: tenants of one lane get equal shares of its tokens while all of them wait."""
+    flow: str = ""
+    """Of its tenant: the flows of a tenant get equal shares of what that one gets."""
+
+
+Flow = tuple[str, str]
+"""A tenant, and one of its flows: what is in it stays in order."""
 
 
 class FairLane(Generic[T]):
     def __init__(self) -> None:
         self.tokens = 0
-        self._waiting: dict[str, OrderedDict[Item[T], None]] = {}
-        self._tokens: dict[str, int] = {}
-        self._turns: dict[str, float] = {}  # virtual time (tokens had) at which each tenant's next item starts
+        self._waiting: dict[Flow, OrderedDict[Item[T], None]] = {}
+        self._tokens: dict[str, int] = {}  # by tenant
+        self._flows: dict[str, int] = {}  # by tenant: how many of them wait
+        self._turns: dict[Flow, float] = {}  # virtual time (tokens had) at which each flow's next item starts
         self._now = 0.0  # virtual time: the start of the item that was taken last
 
     def __bool__(self) -> bool:
@@ -47,39 +54,44 @@ class FairLane(Generic[T]):
             yield from items
 
     def __contains__(self, item: Item[T]) -> bool:
-        return item in self._waiting.get(item.tenant, ())
+        return item in self._waiting.get((item.tenant, item.flow), ())
 
     def add(self, item: Item[T]) -> None:
-        tenant = item.tenant
-        if tenant not in self._waiting:
-            self._waiting[tenant] = OrderedDict()
+        tenant, flow = item.tenant, (item.tenant, item.flow)
+        if flow not in self._waiting:
+            self._waiting[flow] = OrderedDict()
+            self._flows[tenant] = self._flows.get(tenant, 0) + 1
             # Who was away has saved up nothing; who has just been served does not come first again by coming back at once.
-            self._turns[tenant] = max(self._now, self._turns.get(tenant, 0.0))
-        self._waiting[tenant][item] = None
+            self._turns[flow] = max(self._now, self._turns.get(flow, 0.0))
+        self._waiting[flow][item] = None
         self._tokens[tenant] = self._tokens.get(tenant, 0) + item.cost
         self.tokens += item.cost
 
     def first(self) -> Item[T]:
         """The item whose turn it is. The lane must not be empty."""
-        return next(iter(self._waiting[self._tenant_whose_turn_it_is()]))
+        return next(iter(self._waiting[self._flow_whose_turn_it_is()]))
 
     def take(self) -> Item[T]:
         """Take that item out, to be computed."""
-        tenant = self._tenant_whose_turn_it_is()
-        item = next(iter(self._waiting[tenant]))
-        self._now = self._turns[tenant]
-        self._turns[tenant] += item.cost
+        flow = self._flow_whose_turn_it_is()
+        item = next(iter(self._waiting[flow]))
+        self._now = self._turns[flow]
+        # A tenant with several flows has one share: each of them comes so much later again.
+        self._turns[flow] += item.cost * self._flows[item.tenant]
         self.remove(item)
         return item
 
     def remove(self, item: Item[T]) -> None:
         """Take an item out that will not be computed."""
-        tenant = item.tenant
-        del self._waiting[tenant][item]
+        tenant, flow = item.tenant, (item.tenant, item.flow)
+        del self._waiting[flow][item]
         self._tokens[tenant] -= item.cost
         self.tokens -= item.cost
-        if not self._waiting[tenant]:
-            del self._waiting[tenant], self._tokens[tenant]
+        if not self._waiting[flow]:
+            del self._waiting[flow]
+            self._flows[tenant] -= 1
+        if not self._flows[tenant]:
+            del self._flows[tenant], self._tokens[tenant]
         if not self._waiting:
             self._turns.clear()
             self._now = 0.0
@@ -90,5 +102,5 @@ class FairLane(Generic[T]):
         own = self._tokens.get(tenant, 0) + tokens
         return own + sum(min(own, waiting) for other, waiting in self._tokens.items() if other != tenant)
 
-    def _tenant_whose_turn_it_is(self) -> str:
+    def _flow_whose_turn_it_is(self) -> Flow:
         return min(self._waiting, key=self._turns.__getitem__)

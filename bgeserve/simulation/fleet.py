@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from itertools import count
 from math import ceil, inf
 
-from bgeserve.batching.fair_lane import Item
+from bgeserve.batching.fair_lane import FairLane, Item
 from bgeserve.scaling import Load
 from bgeserve.simulation.load import Arrival, Moment, Outcome
 from bgeserve.simulation.policies import Policy, Seen
@@ -53,9 +53,9 @@ class Fleet:
         self._leaving = 0
         self._held: deque[Call] = deque()
         """While no replica runs."""
-        self._gated: deque[Call] = deque()
+        self._gated: FairLane[Call] = FairLane()
         self._bulk_room = CALLS_PER_REPLICA * settings.max_replicas * self._max_call_tokens
-        self._gated_tokens = self._pausing_tokens = self._computed_tokens = self._refused_tokens = 0
+        self._pausing_tokens = self._computed_tokens = self._refused_tokens = 0
         self._unanswered_tokens = 0
         self._outcome = Outcome()
 
@@ -105,14 +105,12 @@ class Fleet:
             if lane == "interactive":
                 self._send(call)
             else:
-                self._gated.append(call)
-                self._gated_tokens += call.tokens
+                self._gated.add(Item(call, call.tokens, flow=arrival.lane))
         self._open_gate()
 
     def _open_gate(self) -> None:
-        while self._gated and (self._bulk_room > 0 or self._is_over(self._gated[0])):
-            call = self._gated.popleft()
-            self._gated_tokens -= call.tokens
+        while self._gated and (self._bulk_room > 0 or self._is_over(self._gated.first().payload)):
+            call = self._gated.take().payload
             if not self._is_over(call):
                 self._bulk_room -= call.tokens
                 self._send(call)
@@ -232,7 +230,7 @@ class Fleet:
         held_tokens = sum(call.tokens for call in self._held)
         load = Load(
             queued_tokens=queued_tokens,
-            waiting_tokens=self._gated_tokens + self._pausing_tokens + held_tokens,
+            waiting_tokens=self._gated.tokens + self._pausing_tokens + held_tokens,
             tokens_per_s=self._settings.speed.tokens_per_s,
             computed_tokens=self._computed_tokens,
             refused_tokens=self._refused_tokens,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from bgeserve.batching.fair_lane import FairLane, Item
 
 
-def of(tenant: str, cost: int = 10) -> Item[str]:
-    return Item("x", cost, tenant=tenant)
+def of(tenant: str, cost: int = 10, flow: str = "") -> Item[str]:
+    return Item("x", cost, tenant=tenant, flow=flow)
 
 
 def test_what_one_tenant_sent_stays_in_order() -> None:
@@ -58,6 +58,31 @@ def test_tokens_are_shared_equally_however_long_the_texts_are(costs: dict[str, i
         item = lane.take()
         served[item.tenant] += item.cost
     assert max(served.values()) - min(served[tenant] for tenant in costs) <= 2 * max(costs.values())
+
+
+@given(costs=st.lists(st.integers(1, 50), min_size=3, max_size=3))
+def test_flows_share_what_their_tenant_gets(costs: list[int]) -> None:
+    lane: FairLane[str] = FairLane()
+    served: Counter[str] = Counter()
+    for flow, tenant, cost in zip(("people", "jobs", "all"), ("one", "one", "other"), costs, strict=True):
+        for _ in range(4000 // cost + 1):
+            lane.add(of(tenant, cost, flow))
+    while served.total() < 4000:
+        item = lane.take()
+        served[item.flow] += item.cost
+    longest = max(costs)
+    assert abs(served["people"] - served["jobs"]) <= 2 * longest
+    assert abs(served["people"] + served["jobs"] - served["all"]) <= 4 * longest
+
+
+def test_a_flow_alone_has_all_that_its_tenant_gets() -> None:
+    lane: FairLane[str] = FairLane()
+    lane.add(of("one", flow="people"))
+    for tenant, flow in (("one", "jobs"), ("other", "jobs")):
+        for _ in range(50):
+            lane.add(of(tenant, flow=flow))
+    served = Counter(lane.take().tenant for _ in range(60))
+    assert abs(served["one"] - served["other"]) <= 2
 
 
 @given(

@@ -65,6 +65,13 @@ def test_a_query_goes_before_a_job() -> None:
     assert latencies(outcome, "bulk") == [pytest.approx(20.1)]
 
 
+def test_a_large_request_takes_turns_with_a_job() -> None:
+    outcome = Fleet(replace(SETTINGS, max_replicas=1), Fixed(1)).run([Arrival(0, 30_000, "bulk"), Arrival(5, 3_000)], 60)
+    # Of the job go first what was let in already, four calls of a second each, and then as much as of the request.
+    assert latencies(outcome)[0] <= 4 + 2 * 3 + 1
+    assert latencies(outcome, "bulk") == [pytest.approx(33)]
+
+
 def test_what_is_too_late_is_not_computed() -> None:
     late = replace(SETTINGS, timeout_s={"interactive": 30, "bulk": 3})
     outcome = Fleet(late, Fixed(1)).run([Arrival(0, 20_000, "bulk"), Arrival(10, 100)], 20)
