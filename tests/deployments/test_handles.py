@@ -86,6 +86,22 @@ async def test_an_interactive_call_passes_bulk_that_waits_for_its_turn() -> None
     assert len(await job) == 20
 
 
+async def test_a_large_request_takes_turns_with_jobs_in_place_of_waiting_for_them() -> None:
+    sent: list[str] = []
+
+    async def encode(texts: Sequence[str], **_: Any) -> Embeddings:
+        sent.extend(texts)
+        await asyncio.sleep(0)
+        return embed(texts)
+
+    embedder = RemoteEmbedder(cast("Any", AsyncHandle(encode)), max_call_bytes=1)
+    jobs = [embedder.encode(["j"] * 20, caller=A_JOB) for _ in range(6)]
+    await asyncio.gather(*jobs, embedder.encode(["p"] * 5, caller=Caller()))
+    # First goes what was let in already, then as much of the jobs as of the request.
+    assert "".join(sent).rindex("p") <= CALLS_PER_REPLICA + 2 * 5
+    assert len(sent) == 125
+
+
 async def test_where_documents_are_cut_comes_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handles, "MAX_GRPC_BYTES", 40)
 
