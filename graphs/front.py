@@ -23,8 +23,9 @@ FRONT = {
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
     # A client that neither sends nor reads may hold a connection an hour, as Ray has it.
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(IDLE_CLIENT_S),
-    # And headers may drip in for ever: Ray has no variable for that, but writes this one into HAProxy's defaults as it stands.
-    "RAY_SERVE_HAPROXY_RETRY_ON": f"conn-failure\n    timeout http-request {HEADERS_WITHIN_S}s",
+    # And headers may drip in for ever. With splice-request, nobody notices that a client hangs up whose body came in packets of its own, as
+    # httpx sends it: its work is done, and HAProxy spins until then. Ray has no variables for these, but writes this one as it stands.
+    "RAY_SERVE_HAPROXY_RETRY_ON": f"conn-failure\n    timeout http-request {HEADERS_WITHIN_S}s\n    no option splice-request",
     # HAProxy's own log has whole URLs. The discard port: nobody listens there.
     "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:9",
 }

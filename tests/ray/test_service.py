@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bgeserve import AsyncClient
 from tests.ray.load import lose_a_replica
 from tests.ray.processes import START_S, Up, replicas
 
@@ -129,24 +130,22 @@ def test_a_caller_who_hangs_up_stops_the_work(service: Up) -> None:
     assert _cpu_s(embedder) - before < 1
 
 
-async def test_of_callers_whose_calls_went_over_together_only_those_who_hang_up_are_forgotten(service: Up) -> None:
-    (embedder,) = replicas("embedder-all-minilm", service.driver_pid())
+async def test_of_many_callers_only_those_who_hang_up_are_forgotten(service: Up) -> None:
+    async with AsyncClient(service.url) as client:
 
-    async def ask(client: httpx.AsyncClient, n: int, leaves: bool) -> int | None:
-        try:
-            body = {"input": f"{n} " + "word " * 200}
-            return (await client.post("/v1/encode", json=body, timeout=0.3 if leaves else 60)).status_code
-        except httpx.ReadTimeout:
-            return None
+        async def computed() -> int:
+            return next(load.tokens_total for load in await client.loads() if load.name == "all-minilm")
 
-    async with httpx.AsyncClient(base_url=service.url, limits=httpx.Limits(max_connections=100)) as client:
-        # Everyone who stays is ahead of everyone who leaves, so that afterwards there is nothing left to compute.
-        answers = await asyncio.gather(*(ask(client, n, leaves=n >= 20) for n in range(40)))
-    before = _cpu_s(embedder)
-    await asyncio.sleep(1)
-    assert answers[:20] == [200] * 20
-    assert answers[-10:] == [None] * 10
-    assert _cpu_s(embedder) - before < 0.5
+        before = await computed()
+        # Between those who stay, so that what is not forgotten is computed with theirs.
+        calls = [asyncio.create_task(client.embed(f"{n} " + "word " * 200)) for n in range(40)]
+        stay, leave = calls[3::4], [call for n, call in enumerate(calls) if n % 4 != 3]
+        await asyncio.wait(leave, return_when=asyncio.FIRST_COMPLETED)
+        for call in leave:
+            call.cancel()
+        await asyncio.gather(*stay)
+        await asyncio.wait(leave)
+        assert 10 * 200 < await computed() - before < 30 * 200
 
 
 def _cpu_s(pid: int) -> float:
