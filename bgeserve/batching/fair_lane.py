@@ -15,6 +15,9 @@ from bgeserve.types import Lane
 
 T = TypeVar("T")
 
+Flow = tuple[str, str]
+"""A tenant, and one of its flows: what is in it stays in order."""
+
 
 @dataclass(slots=True, eq=False)
 class Item(Generic[T]):
@@ -29,9 +32,9 @@ class Item(Generic[T]):
     flow: str = ""
     """Of its tenant: the flows of a tenant get equal shares of what that one gets."""
 
-
-Flow = tuple[str, str]
-"""A tenant, and one of its flows: what is in it stays in order."""
+    @property
+    def waits_in(self) -> Flow:
+        return self.tenant, self.flow
 
 
 class FairLane(Generic[T]):
@@ -39,7 +42,6 @@ class FairLane(Generic[T]):
         self.tokens = 0
         self._waiting: dict[Flow, OrderedDict[Item[T], None]] = {}
         self._tokens: dict[str, int] = {}  # by tenant
-        self._flows: dict[str, int] = {}  # by tenant: how many of them wait
         self._turns: dict[Flow, float] = {}  # virtual time (tokens had) at which each flow's next item starts
         self._now = 0.0  # virtual time: the start of the item that was taken last
 
@@ -54,13 +56,12 @@ class FairLane(Generic[T]):
             yield from items
 
     def __contains__(self, item: Item[T]) -> bool:
-        return item in self._waiting.get((item.tenant, item.flow), ())
+        return item in self._waiting.get(item.waits_in, ())
 
     def add(self, item: Item[T]) -> None:
-        tenant, flow = item.tenant, (item.tenant, item.flow)
+        tenant, flow = item.tenant, item.waits_in
         if flow not in self._waiting:
             self._waiting[flow] = OrderedDict()
-            self._flows[tenant] = self._flows.get(tenant, 0) + 1
             # Who was away has saved up nothing; who has just been served does not come first again by coming back at once.
             self._turns[flow] = max(self._now, self._turns.get(flow, 0.0))
         self._waiting[flow][item] = None
@@ -77,21 +78,20 @@ class FairLane(Generic[T]):
         item = next(iter(self._waiting[flow]))
         self._now = self._turns[flow]
         # A tenant with several flows has one share: each of them comes so much later again.
-        self._turns[flow] += item.cost * self._flows[item.tenant]
+        self._turns[flow] += item.cost * self._flows_of(item.tenant)
         self.remove(item)
         return item
 
     def remove(self, item: Item[T]) -> None:
         """Take an item out that will not be computed."""
-        tenant, flow = item.tenant, (item.tenant, item.flow)
+        tenant, flow = item.tenant, item.waits_in
         del self._waiting[flow][item]
         self._tokens[tenant] -= item.cost
         self.tokens -= item.cost
         if not self._waiting[flow]:
             del self._waiting[flow]
-            self._flows[tenant] -= 1
-        if not self._flows[tenant]:
-            del self._flows[tenant], self._tokens[tenant]
+        if not self._flows_of(tenant):
+            del self._tokens[tenant]
         if not self._waiting:
             self._turns.clear()
             self._now = 0.0
@@ -101,6 +101,9 @@ class FairLane(Generic[T]):
         already, and of each other tenant as much again, or what that one has."""
         own = self._tokens.get(tenant, 0) + tokens
         return own + sum(min(own, waiting) for other, waiting in self._tokens.items() if other != tenant)
+
+    def _flows_of(self, tenant: str) -> int:
+        return sum(other == tenant for other, _ in self._waiting)
 
     def _flow_whose_turn_it_is(self) -> Flow:
         return min(self._waiting, key=self._turns.__getitem__)
