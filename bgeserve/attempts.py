@@ -170,7 +170,8 @@ def _error_of_answer(response: httpx.Response) -> BgeServeError:
         message, field, code = str(detail["message"]), detail["param"], detail["code"]
     except (ValueError, KeyError, TypeError):
         message, field, code = f"{response.status_code} from {response.request.url}: {response.text[:200]!r}", None, None
-    kind = _BY_CODE.get(code) or _BY_STATUS.get(response.status_code) or (RequestError if response.status_code < 500 else ServiceError)
+    kind = _BY_STATUS_OF_A_FRONT.get(response.status_code) if code is None else _BY_CODE.get(code)
+    kind = kind or (RequestError if response.status_code < 500 else ServiceError)
     return kind(message, field=field, retry_after_s=_retry_after_s(response.headers))
 
 
@@ -201,13 +202,14 @@ _RAISED_BY_SERVICES: tuple[type[BgeServeError], ...] = (
     errors.DeadlineExceeded,
     errors.ComputeError,
 )
-_BY_CODE: dict[str | None, type[BgeServeError]] = {kind.code: kind for kind in _RAISED_BY_SERVICES}
-_BY_STATUS: dict[int, type[BgeServeError]] = {
+_BY_CODE: dict[str, type[BgeServeError]] = {kind.code: kind for kind in _RAISED_BY_SERVICES}
+_BY_STATUS_OF_A_FRONT: dict[int, type[BgeServeError]] = {
     401: errors.Unauthorized,
     403: errors.Forbidden,
     404: errors.Unavailable,  # a front that does not know the service yet: what the service does not find, it says itself
     413: errors.TooLarge,
     429: errors.Overloaded,
+    500: errors.Unavailable,  # Ray's HAProxy says it in place of 502 and 503
     502: errors.Unavailable,  # a front whose replica died in the middle
     503: errors.Unavailable,
     504: errors.DeadlineExceeded,

@@ -416,7 +416,16 @@ def front(*answers: tuple[int, str] | None) -> Iterator[str]:
 MODELS = '{"object": "list", "data": []}'
 
 
-@pytest.mark.parametrize("failure", [None, (404, "Path '/v1/models' not found."), (502, "<html>"), (503, "<html>no replica</html>")])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        None,
+        (404, "Path '/v1/models' not found."),
+        (500, "Internal Server Error"),
+        (502, "<html>"),
+        (503, "<html>no replica</html>"),
+    ],
+)
 def test_a_replica_that_dies_in_the_middle_costs_nothing_but_time(call: Call, failure: tuple[int, str] | None) -> None:
     with front(failure, failure, (200, MODELS)) as address:
         assert call("models", url=address) == []
@@ -438,16 +447,18 @@ def test_a_front_that_does_not_know_the_service_yet_is_waited_for(call: Call, st
     [
         ((504, "<html>"), DeadlineExceeded),
         ((418, "<html>"), RequestError),
-        ((500, "<html>"), ServiceError),
-        ((500, '{"error": "text"}'), ServiceError),
+        ((500, '{"error": {"message": "a bug", "param": null, "code": "internal_error"}}'), ServiceError),
+        ((500, '{"error": {"message": "of tomorrow", "param": null, "code": "tired"}}'), ServiceError),
+        ((404, '{"error": {"message": "of tomorrow", "param": null, "code": "moved"}}'), RequestError),
         ((200, "<html>"), ServiceError),
         ((200, '{"data": 5}'), ServiceError),
         ((302, ""), RequestError),
     ],
 )
 def test_an_answer_that_is_not_this_apis(call: Call, answer: tuple[int, str], kind: type[BgeServeError]) -> None:
-    with front(answer) as address, pytest.raises(kind):
+    with front(answer) as address, pytest.raises(kind) as caught:
         call("models", url=address)
+    assert type(caught.value) is kind
 
 
 def test_a_newer_service_may_say_more(call: Call) -> None:

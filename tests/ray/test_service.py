@@ -148,6 +148,17 @@ async def test_of_many_callers_only_those_who_hang_up_are_forgotten(service: Up)
         assert 10 * 200 < await computed() - before < 30 * 200
 
 
+async def test_what_is_in_flight_on_an_ingress_that_dies_is_answered_to_who_sends_it_again(service: Up) -> None:
+    """Of the only one there is: everybody waits until there is another."""
+    async with AsyncClient(service.url, timeout_s=120) as client:
+        (ingress,) = replicas("ingress", service.driver_pid())
+        calls = [asyncio.create_task(client.embed([f"{n} " + "word " * 200] * 4)) for n in range(6)]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        assert not all(call.done() for call in calls)
+        os.kill(ingress, signal.SIGKILL)
+        assert [len(vectors) for vectors in await asyncio.gather(*calls)] == [4] * 6
+
+
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
