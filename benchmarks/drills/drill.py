@@ -19,6 +19,8 @@ from benchmarks.durability.writers import Writers, read_all
 
 CALM_S = 2.0
 """Under load before the fault, and after all is whole again."""
+CLIENTS = 32
+"""So many that there is something of clients of both kinds wherever a fault strikes."""
 WRITERS = 2
 WRITE_PAUSE_S = 0.1
 
@@ -40,7 +42,6 @@ class Drill:
     config: str = "search"
     """Of which of the services in `services.py` it is about."""
     lasts_s: float = 0.0
-    clients: int = 8
     cluster: Callable[[Place], Cluster] | None = None
     """Of its own, where the usual one does not bear it. Raises CannotRun."""
     changes_answers: bool = False
@@ -55,7 +56,7 @@ async def run(drill: Drill, cluster: Cluster, *, searches: bool, seed: int) -> C
     truth = Truth()
     if searches:
         truth.check(await read_all(cluster.url))  # what earlier drills have left is the truth that this one begins with
-    clients = Clients(cluster.url, questions, drill.clients, seed)
+    clients = Clients(cluster.url, questions, CLIENTS, seed)
     writers = Writers(cluster.url, truth, seed, WRITERS, WRITE_PAUSE_S)
     async with AsyncExitStack() as at_work:
         await at_work.enter_async_context(clients.at_work())

@@ -15,7 +15,6 @@ from benchmarks.drills.drill import Drill, Fault
 from benchmarks.drills.rule import NOBODY_NOTICES
 from benchmarks.drills.services import Config, Place, arguments, changed
 
-CLIENTS = 32
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("bgeserve", "deployments", "graphs")
 OTHER_WIDTH = 48
@@ -59,7 +58,7 @@ def embedder(config: Config, place: Place) -> None:
 
 
 def _drill(name: str, what: str, change: Change, config: str = "rolling", *, changes_answers: bool = False) -> Drill:
-    return Drill(name, what, to_version(change), NOBODY_NOTICES, config, clients=CLIENTS, changes_answers=changes_answers)
+    return Drill(name, what, to_version(change), NOBODY_NOTICES, config, changes_answers=changes_answers)
 
 
 DRILLS = (

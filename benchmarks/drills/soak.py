@@ -27,7 +27,7 @@ FAULT_EVERY_S = 60.0
 LOOK_EVERY_S = 10.0
 WARM_SHARE = 0.2
 """Of the time, before which nothing is said of growth."""
-CLIENTS, WRITERS, WRITE_PAUSE_S = 4, 1, 0.3
+CLIENTS, WRITERS, WRITE_PAUSE_S = 8, 1, 0.3
 MAX_GROWTH = 0.05
 VICTIMS = (EMBEDDER, RERANKER, "ingress", "retriever")
 """In turn, and always the youngest: of each but the owner one lives on, with the controller, the proxy and Ray itself."""
