@@ -6,7 +6,6 @@ Knows that a request goes over in calls of bounded size. Does not know what can 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,7 +18,7 @@ from bgeserve import tracing
 from bgeserve.call_gate import CallGate
 from bgeserve.caller import ANYONE, Caller
 from bgeserve.chunking import Span
-from bgeserve.errors import FingerprintMismatch, Unavailable
+from bgeserve.errors import Unavailable
 from bgeserve.filters import Filter
 from bgeserve.fusion import Fusion
 from bgeserve.model_load import ModelLoad, combined
@@ -42,6 +41,7 @@ from bgeserve.types import (
     Scores,
 )
 from bgeserve.unmet import Waiting
+from deployments.one_version import of_one_version
 from deployments.remote import MAX_GRPC_BYTES, Remote, bytes_of, bytes_of_answer
 
 CALLS_PER_REPLICA = 4
@@ -49,9 +49,6 @@ CALLS_PER_REPLICA = 4
 
 The others wait where they can still go to a replica that autoscaling adds.
 """
-ROUNDS = 6
-"""How often the parts of a request that met another version of the model than the rest are asked again: each time about half meet it."""
-ROUND_PAUSE_S = 0.1
 OWNER_WAIT_S = 20.0
 """How long a call waits where nobody owns the collections: longer than another replica takes to start on the same node, even a busy
 one, and less than a request may take by default."""
@@ -121,25 +118,15 @@ class _RemoteModel:
         asked: Mapping[str, Any],
         version: Callable[[Any], str],
     ) -> list[Any]:
-        """As `_in_calls`. While one version takes another's place, a request's calls meet both: what the fewer answered is asked again.
-
-        Raises FingerprintMismatch when they meet both again and again.
-        """
+        """As `_in_calls`, of one version of the model. Raises FingerprintMismatch when its calls meet two, again and again."""
         parts = await self._in_calls(caller, method, before, texts, asked)
-        if len(set(map(version, parts))) == 1:
-            return parts
         slices, job = split_by_bytes(texts, self._max_call_bytes), replace(caller, lane="bulk")
-        # That of most parts may be gone before the rest has met it: then all is asked of the other.
-        for wanted in [of for of, _ in Counter(map(version, parts)).most_common(2) for _ in range(ROUNDS)]:
-            odd = [i for i, part in enumerate(parts) if version(part) != wanted]
-            calls = [partial(self._in_calls, job, method, before, texts[slices[i]], asked) for i in odd]
-            for i, (part,) in zip(odd, await gather_bounded(calls, self._max_in_flight), strict=True):
-                parts[i] = part
-            if len(set(map(version, parts))) == 1:
-                return parts
-            await asyncio.sleep(ROUND_PAUSE_S)  # at once, the router would choose as before
-        versions = ", ".join(sorted(set(map(version, parts))))
-        raise FingerprintMismatch(f"the model was replaced while this request ran ({versions}): send it again")
+
+        async def ask_again(odd: Sequence[int]) -> list[Any]:
+            calls = [partial(self._in_calls, job, method, before, texts[slices[index]], asked) for index in odd]
+            return [part for (part,) in await gather_bounded(calls, self._max_in_flight)]
+
+        return await of_one_version(parts, version, ask_again)
 
 
 class RemoteEmbedder(_RemoteModel):

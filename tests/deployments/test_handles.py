@@ -10,7 +10,7 @@ import pytest
 
 from bgeserve.caller import A_JOB, Caller
 from bgeserve.deadline import Deadline
-from bgeserve.errors import FingerprintMismatch, Unavailable
+from bgeserve.errors import Unavailable
 from bgeserve.types import Chunking, Embeddings, ModelInfo, Scores
 from deployments import handles
 from deployments.handles import CALLS_PER_REPLICA, RemoteEmbedder, RemoteReranker, RemoteRetriever
@@ -131,19 +131,6 @@ async def test_what_met_another_version_of_the_model_than_the_rest_is_asked_agai
     assert made.dense is not None
     assert made.dense[:, 0].tolist() == [1, 2, 3]
     assert [args[0] for _, args, *_ in handle.calls] == [["x"], ["yy"], ["zzz"], ["yy"], ["yy"]]
-
-
-async def test_the_version_of_most_parts_may_be_gone_when_the_rest_is_asked_again() -> None:
-    handle = FakeHandle([embed, embed_b, embed] + [embed_b] * (handles.ROUNDS + 2))
-    made = await RemoteEmbedder(cast("Any", handle), max_call_bytes=2).encode(["x", "yy", "z" * 3])
-    assert made.fingerprint == "b"
-
-
-async def test_vectors_of_two_models_are_never_one_answer() -> None:
-    handle = FakeHandle([embed, embed_b] + [embed_b] * handles.ROUNDS + [embed] * handles.ROUNDS)
-    with pytest.raises(FingerprintMismatch, match="a, b"):
-        await RemoteEmbedder(cast("Any", handle), max_call_bytes=1).encode(["x", "y"])
-    assert len(handle.calls) == 2 + 2 * handles.ROUNDS
 
 
 async def test_scores_of_two_versions_of_a_reranker_are_never_one_answer() -> None:
