@@ -90,8 +90,8 @@ class FairLane(Generic[T]):
         self.tokens -= item.cost
         if not self._waiting[flow]:
             del self._waiting[flow]
-        if not self._flows_of(tenant):
-            del self._tokens[tenant]
+            if not self._flows_of(tenant):
+                del self._tokens[tenant]
         if not self._waiting:
             self._turns.clear()
             self._now = 0.0
