@@ -120,9 +120,9 @@ class _RemoteModel:
     ) -> list[Any]:
         """As `_in_calls`, of one version of the model. Raises FingerprintMismatch when its calls meet two, again and again."""
         parts = await self._in_calls(caller, method, before, texts, asked)
-        slices, job = split_by_bytes(texts, self._max_call_bytes), replace(caller, lane="bulk")
 
         async def ask_again(odd: Sequence[int]) -> list[Any]:
+            slices, job = split_by_bytes(texts, self._max_call_bytes), replace(caller, lane="bulk")
             calls = [partial(self._in_calls, job, method, before, texts[slices[index]], asked) for index in odd]
             return [part for (part,) in await gather_bounded(calls, self._max_in_flight)]
 

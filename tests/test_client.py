@@ -422,6 +422,7 @@ MODELS = '{"object": "list", "data": []}'
         None,
         (404, "Path '/v1/models' not found."),
         (500, "Internal Server Error"),
+        (500, '{"error": "text"}'),
         (502, "<html>"),
         (503, "<html>no replica</html>"),
     ],
