@@ -34,6 +34,8 @@ from graphs.jobs_writer import DeadLetter, JobWriter, Progress
 __all__ = ["Encode", "Progress", "index"]
 
 CALLS_IN_FLIGHT = 8
+CONNECT_ATTEMPTS = 3
+"""The process that Ray's head starts for a Ray Client crashes now and then before it serves (ray-project/ray#63202)."""
 POLL_S = 0.5
 EXIT_DEAD_LETTERS = 3
 
@@ -123,11 +125,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _connect(address: str | None) -> None:
-    try:
-        ray.init(address or os.environ.get("RAY_ADDRESS") or "auto", log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError as error:
-        where = "--ray-address (or RAY_ADDRESS) must say where the service's Ray runs, as `bge-serve up` prints it"
-        raise Unavailable(f"there is no Ray cluster to connect to: {where} ({error})") from error
+    for attempts_left in reversed(range(CONNECT_ATTEMPTS)):
+        try:
+            ray.init(address or os.environ.get("RAY_ADDRESS") or "auto", log_to_driver=False, logging_level=logging.WARNING)
+            return
+        except ConnectionError as error:
+            if isinstance(error, ConnectionAbortedError) and attempts_left:
+                continue
+            where = "--ray-address (or RAY_ADDRESS) must say where the service's Ray runs, as `bge-serve up` prints it"
+            raise Unavailable(f"there is no Ray cluster to connect to: {where} ({error})") from error
 
 
 def _documents(progress: Progress) -> int:

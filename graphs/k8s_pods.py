@@ -85,7 +85,8 @@ def secret(name: str, secret: str, key: str) -> Tree:
 
 def _environment(computes: bool) -> list[Tree]:
     """What Ray and the models read when they start, the same on every node where it concerns Ray."""
-    variables = {**FRONT, "RAY_USAGE_STATS_ENABLED": "0", "HOME": TMP["mountPath"]}
+    # gRPC's own handlers of a fork crash, now and then, the process that the head starts for a Ray Client (ray-project/ray#63202).
+    variables = {**FRONT, "RAY_USAGE_STATS_ENABLED": "0", "GRPC_ENABLE_FORK_SUPPORT": "0", "HOME": TMP["mountPath"]}
     if computes:
         # The hub's cache, as the job has filled it: a hub name in the config means what is there, and nothing is downloaded.
         variables |= {"HF_HOME": MODELS, "HF_HUB_OFFLINE": "1"}

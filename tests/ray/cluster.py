@@ -74,8 +74,10 @@ def start(
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "BGE_SERVE_DATA": str(folder / "data"),
-        # On a busy machine a client's own server needs longer to start than Ray's 30 s.
-        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": str(START_S),
+        # As on the cluster's pods: a process that is started for a Ray Client does not crash.
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
+        # How long, in place of Ray's 30 s, one is waited for that died nevertheless.
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "15",
     }
     ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
     options = [f"--{name}={value}" for name, value in {**ports, "num-gpus": gpus, "temp-dir": temp}.items()]
