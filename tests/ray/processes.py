@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from benchmarks.quickstart import handle_environment
+from benchmarks.serving.processes import title
 from graphs import session
 from graphs.ports import free_port
 
@@ -99,15 +100,12 @@ def search_service(folder: Path, **arguments: Any) -> Iterator[Up]:
 
 def replicas(deployment: str, leader_pid: int) -> list[int]:
     """Pids of a deployment's replicas, among the processes of one session."""
-    title = f"ray::ServeReplica:search:{deployment}"
-    return [pid for pid in session.processes(leader_pid) if Path(f"/proc/{pid}/cmdline").read_text().startswith(title)]
+    return [pid for pid in session.processes(leader_pid) if title(pid).startswith(f"ray::ServeReplica:search:{deployment}")]
 
 
 def nodes(leader_pid: int) -> int:
     """How many of a cluster's nodes are processes of one session."""
-    return sum(
-        Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"/raylet/raylet") for pid in session.processes(leader_pid)
-    )
+    return sum("/raylet/raylet " in title(pid) for pid in session.processes(leader_pid))
 
 
 def listening(pids: list[int]) -> set[int]:

@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from benchmarks.serving.processes import title
 from graphs import session
 from tests.ray import cluster
 from tests.ray.cluster import Cluster
@@ -114,9 +114,8 @@ def _lose_the_first_server_of_a_ray_client(leader_pid: int) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         for pid in session.processes(leader_pid):
-            with suppress(FileNotFoundError, ProcessLookupError):
-                if b"--mode=specific-server" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    return os.kill(pid, signal.SIGKILL)
+            if "--mode=specific-server" in title(pid):
+                return os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
     raise AssertionError("no client came")
 

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.serving.processes import cpu_s
 from bgeserve import AsyncClient
 from tests.ray.load import lose_a_replica
 from tests.ray.processes import START_S, Up, replicas
@@ -125,9 +126,9 @@ def test_a_caller_who_hangs_up_stops_the_work(service: Up) -> None:
         # Work for half a minute or more, of which nobody waits for the end.
         httpx.post(f"{service.url}/v1/encode", json={"input": ["word " * 200] * 2000}, timeout=2)
     time.sleep(2)
-    before = _cpu_s(embedder)
+    before = cpu_s(embedder)
     time.sleep(2)
-    assert _cpu_s(embedder) - before < 1
+    assert cpu_s(embedder) - before < 1
 
 
 async def test_of_many_callers_only_those_who_hang_up_are_forgotten(service: Up) -> None:
@@ -157,11 +158,6 @@ async def test_what_is_in_flight_on_an_ingress_that_dies_is_answered_to_who_send
         assert not all(call.done() for call in calls)
         os.kill(ingress, signal.SIGKILL)
         assert [len(vectors) for vectors in await asyncio.gather(*calls)] == [4] * 6
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_documents_too_large_for_one_message_between_processes_are_stored_and_found(service: Up) -> None:

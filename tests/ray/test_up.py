@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.serving.processes import title
 from graphs import session
 from tests.ray.processes import QUICKSTART, START_S, Up, listening
 
@@ -55,7 +56,7 @@ def test_when_ray_dies_up_says_so_and_ends_the_rest(small: Path, bring_up: Bring
     started = bring_up(config=small)
     started.wait_until_ready()
     leader_pid = started.driver_pid()
-    (raylet,) = [pid for pid in session.processes(leader_pid) if "/raylet/raylet " in _command(pid)]
+    (raylet,) = [pid for pid in session.processes(leader_pid) if "/raylet/raylet " in title(pid)]
     os.kill(raylet, signal.SIGKILL)
     assert started.process.wait(START_S) == 1
     assert session.processes(leader_pid) == []
@@ -126,7 +127,3 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-def _command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
