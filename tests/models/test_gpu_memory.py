@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ def peak_bytes(run: Callable[[], Tensor]) -> int:
     return most
 
 
+@cache
+def multiplies_through_float32(dtype: torch.dtype) -> bool:
+    """As oneDNN does where the CPU has no instructions for bfloat16: a product then takes three times its bytes."""
+    weights, tokens = torch.ones(WIDTH, WIDTH, dtype=dtype), torch.ones(TOKENS, WIDTH, dtype=dtype)
+    return peak_bytes(lambda: nn.functional.linear(tokens, weights)) > 2 * tokens.nbytes
+
+
 @dataclass(frozen=True)
 class Sized:
     """A family's modules with random weights, in the usual proportions of real ones."""
@@ -91,6 +99,8 @@ class Sized:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", [*ENCODER_EMBEDDERS, *DECODER_EMBEDDERS])
 def test_a_batch_takes_what_is_estimated(folders: Folders, name: str, dtype: torch.dtype) -> None:
+    if multiplies_through_float32(dtype):
+        pytest.skip("this CPU multiplies bfloat16 by way of float32, and holds each result in both")
     sized = Sized.like(folders[name], CPU, dtype)
     estimated = TOKENS * gpu_memory.token_bytes(sized.checkpoint, dtype)
     assert estimated / peak_bytes(sized.forward(CPU)) == pytest.approx(1, abs=0.02)
